@@ -1,0 +1,1 @@
+"""Command line over the five assignments; holds no algorithm of its own."""
