@@ -42,7 +42,7 @@ def workspace_root(folder: Path) -> Path | None:
     """The nearest folder above `folder` whose `pyproject.toml` lists workspace members, or None."""
     for parent in folder.parents:
         if (parent / "pyproject.toml").is_file():
-            workspace = read_pyproject(parent).get("tool", {}).get("uv", {}).get("workspace", {})
+            workspace = read_pyproject(parent).unwrap().get("tool", {}).get("uv", {}).get("workspace", {})
             if any(folder in parent.glob(pattern) for pattern in workspace.get("members", [])):
                 return parent
     return None
@@ -89,7 +89,7 @@ def detach_from_workspace(folder: Path, root: Path, staged: Path) -> None:
     """
     members = {
         read_pyproject(path)["project"]["name"]: path
-        for pattern in read_pyproject(root)["tool"]["uv"]["workspace"]["members"]
+        for pattern in read_pyproject(root).unwrap()["tool"]["uv"]["workspace"]["members"]
         for path in root.glob(pattern)
         if (path / "pyproject.toml").is_file()
     }
