@@ -1,0 +1,1 @@
+"""Training from scratch: loss, optimizer, schedule, clipping, batches and the loop that ties them together."""
