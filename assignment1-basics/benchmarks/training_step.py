@@ -1,0 +1,170 @@
+"""Time a training step of our model against Hugging Face's `LlamaForCausalLM` of the same shape.
+
+Ours: BasicsTransformerLM, trainer.cross_entropy, trainer.AdamW. Theirs: LlamaForCausalLM with SDPA,
+torch.nn.functional.cross_entropy, torch.optim.AdamW. Same weights, same batches; each run is a fresh process, and the
+two take turns. The losses of the two must agree, or nothing is reported.
+
+    uv run python benchmarks/training_step.py --batch_size 8
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from cs336_basics.command_line import UsageError, run_command
+from cs336_basics.device import resolve_device
+from cs336_basics.hf_llama import export_llama, load_llama
+from cs336_basics.model import transformer_lm
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machine import describe_machine
+
+LEARNING_RATE = 1e-3
+NAMES = {"ours": "cs336_basics", "hf": "transformers"}
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    """One run, in this process: seconds of each step, losses, memory."""
+    torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
+    if arguments.worker == "ours":
+        from cs336_basics.trainer.AdamW import AdamW
+        from cs336_basics.trainer.cross_entropy import cross_entropy
+
+        memory_before = psutil.Process().memory_info().rss
+        model = load_llama(arguments.weights, device)
+        compute_logits = torch.compile(model) if arguments.compile else model
+    else:
+        from torch.nn.functional import cross_entropy
+        from torch.optim import AdamW
+        from transformers import AutoConfig, LlamaForCausalLM
+
+        LlamaForCausalLM(AutoConfig.for_model("llama", num_hidden_layers=1, hidden_size=64))  # its lazy imports
+        memory_before = psutil.Process().memory_info().rss
+        model = LlamaForCausalLM.from_pretrained(arguments.weights, attn_implementation="sdpa", dtype=torch.float32).to(
+            device
+        )
+        forward = torch.compile(model) if arguments.compile else model
+
+        def compute_logits(token_ids):
+            return forward(token_ids, use_cache=False).logits
+
+    model.train()
+    optimizer = AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(0)
+    shape = (arguments.batch_size, arguments.context_length + 1)
+    seconds, losses = [], []
+    for _ in range(arguments.warmup + arguments.steps):
+        tokens = torch.randint(arguments.vocab_size, shape, generator=generator).to(device)
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
+            logits = compute_logits(tokens[:, :-1])
+            loss = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        del logits
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())  # also waits for an accelerator
+        seconds.append(time.perf_counter() - start)
+    if device.type == "cuda":
+        peak, memory_before = torch.cuda.max_memory_allocated(), 0
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "seconds": statistics.median(seconds[arguments.warmup :]),
+        "losses": losses,
+        "peak": peak,
+        "growth": peak - memory_before,
+    }
+
+
+def run_worker(which: str, weights: str, argv: list[str]) -> dict:
+    command = [sys.executable, __file__, *argv, "--worker", which, "--weights", weights]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_losses(results: dict[str, list[dict]], tolerance: float) -> float:
+    """The largest relative difference of the two sides' losses.
+
+    Raises:
+        UsageError: it is over the tolerance, so the two did not compute the same.
+    """
+    pairs = zip(results["ours"][0]["losses"], results["hf"][0]["losses"], strict=True)
+    worst = max(abs(ours - theirs) / theirs for ours, theirs in pairs)
+    if worst > tolerance:
+        raise UsageError(f"the losses differ by {worst:.1e} of their value; allowed is {tolerance:.0e}")
+    return worst
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=8, help="sequences per step")
+    parser.add_argument("--context_length", type=int, default=256, help="tokens per sequence")
+    parser.add_argument("--vocab_size", type=int, default=10_000, help="size of the vocabulary")
+    parser.add_argument("--d_model", type=int, default=512, help="width of the model")
+    parser.add_argument("--num_layers", type=int, default=4, help="Transformer blocks")
+    parser.add_argument("--num_heads", type=int, default=16, help="attention heads")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per run")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them that are not timed")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--compile", action="store_true", help="torch.compile both models")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps")
+    parser.add_argument("--worker", choices=["ours", "hf"], help=argparse.SUPPRESS)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        print(json.dumps(measure(arguments)))
+        return
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    torch.manual_seed(0)
+    model = transformer_lm(
+        arguments.vocab_size, arguments.context_length, arguments.d_model, arguments.num_layers, arguments.num_heads
+    )
+    results: dict[str, list[dict]] = {"ours": [], "hf": []}
+    with tempfile.TemporaryDirectory() as weights:
+        export_llama(model, weights)
+        for _ in range(arguments.rounds):
+            for which, runs in results.items():
+                runs.append(run_worker(which, weights, argv))
+                print(f"{NAMES[which]}: {runs[-1]['seconds']:.3f} s per step", file=sys.stderr)
+    worst = check_losses(results, tolerance=1e-4 if arguments.dtype == "float32" else 1e-2)
+
+    tokens = arguments.batch_size * arguments.context_length
+    print(describe_machine(arguments.threads, arguments.device, ["torch", "transformers"]))
+    print(
+        f"Batch {arguments.batch_size} x {arguments.context_length} tokens, d_model {arguments.d_model}, "
+        f"{arguments.num_layers} layers, {arguments.dtype}{', compiled' if arguments.compile else ''}; medians of "
+        f"{arguments.rounds} alternating fresh processes. Losses agree to {worst:.0e}.\n"
+    )
+    print("| | seconds per step | tokens/s | peak memory, MB | of it after the imports, MB |")
+    print("|---|---|---|---|---|")
+    median = {
+        which: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak", "growth")}
+        for which, runs in results.items()
+    }
+    for which, values in median.items():
+        print(
+            f"| {NAMES[which]} | {values['seconds']:.3f} | {tokens / values['seconds']:,.0f} "
+            f"| {values['peak'] / 1e6:,.0f} | {values['growth'] / 1e6:,.0f} |"
+        )
+    ratio = {key: median["ours"][key] / median["hf"][key] for key in median["ours"]}
+    print(
+        f"| ratio | {ratio['seconds']:.2f} | {1 / ratio['seconds']:.2f} | {ratio['peak']:.2f} | {ratio['growth']:.2f} |"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
