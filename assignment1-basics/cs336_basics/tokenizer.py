@@ -160,7 +160,11 @@ class Tokenizer:
         """
         if len(text) >= (FAST_FROM if self._fast is None else FAST_WHEN_LOADED) and self.has_fast_path:
             return self.fast_encoder().encode(_without_surrogates(text).encode()).tolist()
-        return list(self._encode_plain(text, self._cache, CACHE_ENTRIES))
+        return list(self.encode_plain(text))
+
+    def encode_plain(self, text: str) -> Iterator[int]:
+        """The ids of a text, lazily and by the plain path, however long the text is."""
+        return self._encode_pieces(text, self._cache, CACHE_ENTRIES)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """The ids of the joined pieces of text, lazily and in constant memory: those of `encode("".join(iterable))`.
@@ -172,7 +176,7 @@ class Tokenizer:
         encoded = (piece.encode("utf-8", errors="surrogatepass") for piece in pieces)
         for block in cut_into_blocks(encoded, self.special_tokens, STREAM_BLOCK_SIZE):
             text = block.decode("utf-8", errors="surrogatepass")
-            yield from self._encode_plain(text, cache, STREAM_CACHE_ENTRIES)
+            yield from self._encode_pieces(text, cache, STREAM_CACHE_ENTRIES)
 
     def encode_batch(self, texts: Sequence[str], num_workers: int | None = None) -> list[list[int]]:
         """Encode many texts, with several workers where there is enough work.
@@ -227,7 +231,7 @@ class Tokenizer:
 
     # ---- the plain path ---------------------------------------------------------------------------------------------
 
-    def _encode_plain(self, text: str, cache: dict[str, tuple[int, ...]], max_entries: int) -> Iterator[int]:
+    def _encode_pieces(self, text: str, cache: dict[str, tuple[int, ...]], max_entries: int) -> Iterator[int]:
         for piece, is_special in split_at_special_tokens(_without_surrogates(text), self._special_pattern):
             if is_special:
                 yield self._special_ids[piece]

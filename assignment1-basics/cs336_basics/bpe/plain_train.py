@@ -11,11 +11,13 @@ import heapq
 import multiprocessing
 import os
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import pairwise
 
+from cs336_basics.bpe.ordered_map import ordered_map
 from cs336_basics.bpe.pretokenize import pretokens, special_token_pattern, split_at_special_tokens
 from cs336_basics.bpe.text_blocks import decode_utf8, read_blocks
 
@@ -95,20 +97,14 @@ def _count_block(block: bytes, special_tokens: list[str]) -> tuple[Counter[str],
 def _map_in_processes(
     blocks: Iterable[bytes], special_tokens: list[str], num_workers: int
 ) -> Iterator[tuple[Counter[str], int, int]]:
+    count = partial(_count_block, special_tokens=special_tokens)
     if num_workers == 1:
-        yield from (_count_block(block, special_tokens) for block in blocks)
+        yield from map(count, blocks)
         return
-    # "spawn" works alike on Linux and macOS, and is safe where the caller has threads. Only a few blocks are under way
-    # at a time: an executor's own `map` would read the whole file first.
+    # "spawn" works alike on Linux and macOS, and is safe where the caller has threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        under_way: deque[Future] = deque()
-        for block in blocks:
-            under_way.append(pool.submit(_count_block, block, special_tokens))
-            if len(under_way) > 2 * num_workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield from ordered_map(pool, count, blocks, under_way=2 * num_workers)
 
 
 # ---- merging --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import regex
 
+from cs336_basics.bpe.unicode_classes import class_of
 from cs336_basics.command_line import UsageError
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -86,11 +87,8 @@ def _with_declared_classes(text: str) -> str:
         return text
     characters = set(text)
     if not characters <= _compared:
-        from cs336_basics.bpe.unicode_classes import class_table  # numpy, which ASCII text has no need of
-
-        table = class_table()
         for character in characters - _compared:
-            declared = table[ord(character)]
+            declared = class_of(character)
             if not regex.match(_PATTERN_OF_CLASS[declared], character):
                 _stand_ins[character] = _STAND_IN_OF_CLASS[declared]
         _compared.update(characters)
