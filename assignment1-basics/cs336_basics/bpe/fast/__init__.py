@@ -1,0 +1,21 @@
+"""The fast path of byte-pair encoding: numpy arrays and numba kernels, results identical to the plain path.
+
+Read in this order:
+
+- `jit`: how kernels are compiled, where the machine code is cached, and the line that announces the compilation;
+- `bits`: three small functions numba does not offer (unaligned load, count of trailing zeros, classify 64 bytes);
+- `specials`: special tokens as arrays, and where they occur in a text;
+- `pretokens`: where GPT-2's pre-tokenizer begins a new pre-token, as a bitmap, 64 bytes at a time;
+- `chunks`: where a text may be cut without changing its pre-tokens; a block's pre-tokens, chunk by chunk;
+- `utf8`: what happens to malformed UTF-8;
+- `blocks`: a file of any size as blocks of a few megabytes;
+- `word_table`: a hash table from pre-tokens to numbers, without Python objects;
+- `counting`: how often each pre-token occurs in a file, with threads;
+- `pair_order`: which of two pairs is merged first;
+- `merging`: the merges, from the counts;
+- `training`: `train_bpe_fast`, all of the above together;
+- `merge_ranks`: the merges of one pre-token when encoding;
+- `encoding`: `FastEncoder`.
+
+This package imports numba only with its submodules: `import cs336_basics.bpe.fast` alone costs nothing.
+"""

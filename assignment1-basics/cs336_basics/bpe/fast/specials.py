@@ -1,0 +1,103 @@
+"""Special tokens as flat arrays, and where they occur in a text (leftmost first, the longest of several)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .bits import equal64, trailing_zeros
+from .jit import kernel
+
+
+class SpecialTokens(NamedTuple):
+    """Special tokens as the kernels see them, the longest first."""
+
+    text: np.ndarray
+    """uint8: all tokens one after another."""
+    offsets: np.ndarray
+    """int64, one more than tokens: token k is text[offsets[k]:offsets[k + 1]]."""
+    first_bytes: np.ndarray
+    """uint8: the different bytes that tokens begin with."""
+
+
+class Occurrences(NamedTuple):
+    """The special tokens found in a text, in order."""
+
+    position: np.ndarray
+    """int64: index of the first byte."""
+    length: np.ndarray
+    """int64: bytes."""
+    token: np.ndarray
+    """int64: which token, as an index into `SpecialTokens`."""
+
+
+def longest_first(special_tokens: list[str]) -> list[bytes]:
+    """The distinct special tokens as bytes, the longest first: the first that fits is then the one wanted."""
+    return sorted({token.encode() for token in special_tokens}, key=lambda token: (-len(token), token))
+
+
+def pack_special_tokens(tokens: list[bytes]) -> SpecialTokens:
+    """Arrays for the kernels from `longest_first(...)`."""
+    offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
+    offsets[1:] = np.cumsum([len(token) for token in tokens])
+    first_bytes = np.array(sorted({token[0] for token in tokens}), dtype=np.uint8)
+    text = np.frombuffer(b"".join(tokens) + b"\0", dtype=np.uint8).copy()
+    return SpecialTokens(text, offsets, first_bytes)
+
+
+@kernel
+def _token_at(text: np.ndarray, position: int, end: int, specials: SpecialTokens) -> int:
+    """The longest special token that stands at `position`, or -1."""
+    for k in range(specials.offsets.shape[0] - 1):
+        first = specials.offsets[k]
+        size = specials.offsets[k + 1] - first
+        same = 0
+        while same < size and position + same < end and text[position + same] == specials.text[first + same]:
+            same += 1
+        if same == size:
+            return k
+    return -1
+
+
+@kernel
+def _find(
+    text: np.ndarray, end: int, specials: SpecialTokens, position: np.ndarray, length: np.ndarray, token: np.ndarray
+) -> int:
+    """Fill the three arrays as far as they reach; returns how many occurrences there are in text[:end]."""
+    found = 0
+    begin = 0
+    while begin < end:
+        candidates = np.uint64(0)
+        for k in range(specials.first_bytes.shape[0]):
+            candidates |= equal64(text, begin, specials.first_bytes[k])
+        next_begin = begin + 64
+        while candidates != np.uint64(0):
+            place = begin + trailing_zeros(candidates)
+            candidates &= candidates - np.uint64(1)
+            if place >= end:
+                break
+            k = _token_at(text, place, end, specials)
+            if k >= 0:
+                size = specials.offsets[k + 1] - specials.offsets[k]
+                if found < position.shape[0]:
+                    position[found] = place
+                    length[found] = size
+                    token[found] = k
+                found += 1
+                next_begin = place + size
+                break
+        begin = next_begin
+    return found
+
+
+def find_special_tokens(text: np.ndarray, end: int, specials: SpecialTokens) -> Occurrences:
+    """All special tokens in text[:end], without overlaps, as a left-to-right search meets them.
+
+    `text` must be readable for 64 bytes beyond `end`.
+    """
+    room = 0 if len(specials.offsets) == 1 else 1024
+    while True:
+        found = Occurrences(*(np.empty(room, dtype=np.int64) for _ in range(3)))
+        count = _find(text, end, specials, *found) if room else 0
+        if count <= room:
+            return Occurrences(*(column[:count] for column in found))
+        room = count
