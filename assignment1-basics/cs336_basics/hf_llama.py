@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.command_line import UsageError
+from cs336_basics.hf_tokenizer import export_tokenizer
 from cs336_basics.model import BasicsTransformerLM, TransformerConfig
 
 _OUTER_NAMES = {
@@ -123,8 +124,6 @@ def export_llama(
     config = llama_config(model.config, model.token_embeddings.weight.dtype)
     generation_config: dict[str, Any] = {"do_sample": True}
     if tokenizer_dir is not None:
-        from cs336_basics.hf_tokenizer import export_tokenizer
-
         eos_id = export_tokenizer(tokenizer_dir, out_dir, model.config.vocab_size, model.config.context_length)
         config["eos_token_id"] = generation_config["eos_token_id"] = eos_id
     tensors = {}
