@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -219,20 +219,22 @@ class _Job:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def load_info(path: str | os.PathLike) -> TokenFileInfo | None:
-    """The sidecar of a token file, None where there is none.
+def read_sidecar(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The fields of `TokenFileInfo` for a token file, from its sidecar; None where there is none.
 
     Raises:
-        UsageError: it is not one of ours.
+        UsageError: the sidecar is damaged or something else.
     """
+    sidecar = sidecar_path(path)
     try:
-        return TokenFileInfo(**json.loads(sidecar_path(path).read_text()))
+        info = TokenFileInfo(**json.loads(sidecar.read_text()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        raise UsageError(
-            f"{sidecar_path(path)} does not describe a token file: delete it or encode the text again"
-        ) from None
+        raise UsageError(f"{sidecar} does not describe a token file: delete it, or encode the text again") from None
+    if info.dtype not in ("uint16", "uint32"):
+        raise UsageError(f"{sidecar} says that ids are {info.dtype!r}: it must be uint16 or uint32")
+    return asdict(info)
 
 
 def load_tokens(path: str | os.PathLike, vocab_size: int | None = None) -> np.memmap:
@@ -251,22 +253,21 @@ def load_tokens(path: str | os.PathLike, vocab_size: int | None = None) -> np.me
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no token file {path}")
-    info = load_info(path)
-    if info is not None and info.dtype not in ("uint16", "uint32"):
-        raise UsageError(f"{sidecar_path(path)} says that ids are {info.dtype!r}: it must be uint16 or uint32")
-    dtype = np.dtype(info.dtype if info else "uint16").newbyteorder("<")
+    sidecar = read_sidecar(path)
+    dtype = np.dtype(sidecar["dtype"] if sidecar else "uint16").newbyteorder("<")
     num_bytes = path.stat().st_size
     if num_bytes % dtype.itemsize:
         raise UsageError(f"{path} is cut short: {num_bytes} bytes are no multiple of {dtype.itemsize} ({dtype.name})")
-    if info is not None and num_bytes != info.num_tokens * dtype.itemsize:
+    num_tokens = num_bytes // dtype.itemsize
+    if sidecar and num_tokens != sidecar["num_tokens"]:
         raise UsageError(
-            f"{path} is not the file its sidecar describes: {num_bytes // dtype.itemsize} tokens, not {info.num_tokens}"
+            f"{path} is not the file its sidecar describes: {num_tokens} tokens, not {sidecar['num_tokens']}"
         )
-    if num_bytes == 0:
+    if num_tokens == 0:
         raise UsageError(f"{path} holds no tokens")
     tokens = np.memmap(path, dtype=dtype, mode="r")
     if vocab_size is not None:
-        max_id = info.max_id if info else _max_id(tokens)
+        max_id = sidecar["max_id"] if sidecar else _max_id(tokens)
         if max_id >= vocab_size:
             raise UsageError(f"{path} has token id {max_id}, but the vocabulary has only {vocab_size} tokens")
     return tokens

@@ -24,7 +24,7 @@ from cs336_basics.bpe.text_blocks import cut_into_blocks
 from cs336_basics.command_line import UsageError
 
 if TYPE_CHECKING:
-    from cs336_basics.bpe.fast import FastEncoder
+    from cs336_basics.bpe.fast.encoding import FastEncoder
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -38,7 +38,7 @@ LONGEST_CACHED = 64
 """Characters; longer pre-tokens are rare and would fill the cache."""
 LONG_PRETOKEN = 100
 """Bytes from which on a pre-token is merged with a heap instead of by scanning for the best pair."""
-FAST_FROM = 1 << 21
+FAST_FROM = 1 << 23
 """Characters from which on loading the fast path pays; once it is loaded, `FAST_WHEN_LOADED` applies."""
 FAST_WHEN_LOADED = 1 << 12
 
@@ -220,7 +220,7 @@ class Tokenizer:
     def fast_encoder(self) -> "FastEncoder":
         """The fast path's encoder for this tokenizer, compiled and filled at the first call."""
         if self._fast is None:
-            from cs336_basics.bpe.fast import FastEncoder
+            from cs336_basics.bpe.fast.encoding import FastEncoder
 
             self._fast = FastEncoder(self.vocab, self.merges, self.special_tokens)
         return self._fast

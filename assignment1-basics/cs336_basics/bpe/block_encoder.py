@@ -14,7 +14,7 @@ from cs336_basics.bpe.ordered_map import ordered_map
 from cs336_basics.bpe.text_blocks import decode_utf8
 from cs336_basics.tokenizer import FAST_FROM, Tokenizer
 
-SMALL_FILE = 4 << 20
+SMALL_FILE = 8 << 20
 """Bytes up to which starting processes costs more than it saves."""
 
 

@@ -19,12 +19,12 @@ from itertools import pairwise
 
 from cs336_basics.bpe.ordered_map import ordered_map
 from cs336_basics.bpe.pretokenize import pretokens, special_token_pattern, split_at_special_tokens
-from cs336_basics.bpe.text_blocks import decode_utf8, read_blocks
+from cs336_basics.bpe.text_blocks import BLOCK_SIZE, decode_utf8, read_blocks
 
 Pair = tuple[int, int]
 """The ids of two neighboring tokens."""
 
-SMALL_FILE = 4 << 20
+SMALL_FILE = 8 << 20
 """Bytes up to which starting processes costs more than it saves."""
 
 
@@ -77,7 +77,7 @@ def count_pretokens(
     totals: Counter[str] = Counter()
     num_malformed = 0
     with open(path, "rb") as file, _progress_bar(size, "B", "counting", progress) as bar:
-        blocks = read_blocks(file, special_tokens)
+        blocks = read_blocks(file, special_tokens, BLOCK_SIZE)
         for counts, malformed, num_bytes in _map_in_processes(blocks, special_tokens, num_workers):
             totals.update(counts)
             num_malformed += malformed

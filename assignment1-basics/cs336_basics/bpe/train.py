@@ -69,7 +69,7 @@ def train_bpe(
     if method == "plain":
         vocab, merges = train_bpe_plain(path, vocab_size, special_tokens, num_workers=num_workers, progress=progress)
     else:
-        from cs336_basics.bpe.fast import train_bpe_fast  # numba takes a second to import
+        from cs336_basics.bpe.fast.training import train_bpe_fast  # numba takes a second to import
 
         vocab, merges = train_bpe_fast(path, vocab_size, special_tokens, num_threads=num_workers, progress=progress)
     if len(vocab) < vocab_size:

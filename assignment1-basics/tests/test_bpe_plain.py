@@ -1,0 +1,223 @@
+"""Plain BPE training against an oracle that recounts every pair before every merge."""
+
+import os
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cs336_basics.bpe import plain_train
+from cs336_basics.bpe.plain_train import count_pretokens, merge_pairs, train_bpe_plain
+from cs336_basics.bpe.train import train_bpe
+from cs336_basics.command_line import UsageError
+
+END = "<|endoftext|>"
+PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+def oracle_counts(data: bytes, special_tokens: list[str]) -> Counter[bytes]:
+    text = data.decode(errors="replace")
+    ordinary = [text]
+    if special_tokens:
+        longest_first = sorted(special_tokens, key=len, reverse=True)
+        ordinary = regex.split("|".join(map(regex.escape, longest_first)), text)
+    return Counter(match.group().encode() for piece in ordinary for match in regex.finditer(PATTERN, piece))
+
+
+def oracle_merges(counts: Counter[bytes], num_merges: int) -> list[tuple[bytes, bytes]]:
+    """Tokens are byte strings; all pairs are counted anew each time; ties go to the greatest pair."""
+    words = {word: tuple(bytes([byte]) for byte in word) for word in counts}
+    merges = []
+    for _ in range(num_merges):
+        pairs = Counter()
+        for word, tokens in words.items():
+            for pair in zip(tokens, tokens[1:], strict=False):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        for word, tokens in words.items():
+            merged, position = [], 0
+            while position < len(tokens):
+                if tokens[position : position + 2] == best:
+                    merged.append(best[0] + best[1])
+                    position += 2
+                else:
+                    merged.append(tokens[position])
+                    position += 1
+            words[word] = tuple(merged)
+    return merges
+
+
+def check(path: Path, data: bytes, num_merges: int, special_tokens: list[str]) -> None:
+    path.write_bytes(data)
+    vocab_size = 256 + num_merges + len(special_tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random texts are often too short for the vocabulary, or malformed
+        vocab, merges = train_bpe_plain(path, vocab_size, special_tokens)
+    assert merges == oracle_merges(oracle_counts(data, special_tokens), num_merges)
+    tokens = [bytes([byte]) for byte in range(256)]
+    tokens += [left + right for left, right in merges] + [token.encode() for token in special_tokens]
+    assert vocab == dict(enumerate(tokens))
+
+
+AWKWARD = {
+    "CRLF": b"one\r\ntwo\r\n\r\nthree\r\n" * 3,
+    "lone CR and LF": b"a\rb\nc\n\rd\r\r\n\n" * 4,
+    "NUL": b"a\0b\0\0\0 \0c \0\0\0" * 4,
+    "byte-order mark": b"\xef\xbb\xbfword word \xef\xbb\xbfword",
+    "emoji": "\U0001f600\U0001f600 \U0001f469\u200d\U0001f4bb\U0001f469\u200d\U0001f4bb x\U0001f600".encode() * 3,
+    "combining marks": "e\u0301e\u0301 n\u0303 a\u0301\u0302\u0303 e\u0301".encode() * 3,
+    "all Unicode spaces": "".join(
+        f"a{space}b{space}{space} c{space}"
+        for space in "\t\n\x0b\x0c\r \x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+        "\u2028\u2029\u202f\u205f\u3000\u200b\ufeff\x1c\x1d\x1e\x1f"
+    ).encode(),
+    "malformed": b"ok \xff\xfe\xe2\x82 ok \xe2\x82\xac \xed\xa0\x80 ok \xf0\x9f\x98",
+    "runs": b"a" * 37 + b" " + b"a" * 23 + b" ababababab abababa aabaabaab",
+    "contractions": b"don't I'll we've they're 'tis 's's ''s 'S I'LL o'clock 'l 're're",
+    "numbers": "1 12 123 1½ ٣٤ ⅷ 12a3".encode() * 2,
+    "empty": b"",
+    "one byte": b"x",
+    "white space only": b" \n\n  \t ",
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_texts(tmp_path, name):
+    check(tmp_path / "text", AWKWARD[name], 60, [END])
+
+
+OVERLAPPING = ["<|a|>", "<|a|><|a|>", "|><|", "a b", " ", "\r\n"]
+
+
+@pytest.mark.parametrize("special_tokens", [[], OVERLAPPING[:2], OVERLAPPING[:4], OVERLAPPING, OVERLAPPING[::-1]])
+def test_overlapping_special_tokens(tmp_path, special_tokens):
+    data = b"x<|a|><|a|><|a|>y a b a b<|a|> a b\r\n<|a|><| a|> a  b |><|a|>" * 3
+    check(tmp_path / "text", data, 40, special_tokens)
+
+
+fragments = st.sampled_from(["a", "b", "ab", "aa", " ", "  ", "\n", "'s", "é", "1", "<|a|>", "a b", "\0", "中"])
+random_texts = st.lists(fragments, max_size=60).map("".join).map(str.encode) | st.binary(max_size=60)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(data=random_texts, num_merges=st.integers(0, 25), specials=st.lists(st.sampled_from(OVERLAPPING), unique=True))
+def test_random_texts(tmp_path_factory, data, num_merges, specials):
+    check(tmp_path_factory.getbasetemp() / "random", data, num_merges, specials)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    words=st.dictionaries(st.text("abc", min_size=1, max_size=20).map(str.encode), st.integers(1, 9), max_size=8),
+)
+def test_random_words_with_many_ties(words):
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    assert merge_pairs(words, vocab, 40) == oracle_merges(Counter(words), 40)
+    assert len(set(vocab.values())) == len(vocab), "no two merges make the same token"
+
+
+def test_ties_go_to_the_greatest_pair_of_byte_strings():
+    # Equal counts throughout. As pairs (b"b", b"a") > (b"a", b"z"); b"a" < b"ab" although "ab" + "c" == "a" + "bc".
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    assert merge_pairs({b"az": 1, b"ba": 1}, vocab, 1) == [(b"b", b"a")]
+    # After (a, b): the pairs (ab, c) and (a, x) tie, and the longer first token is greater.
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    assert merge_pairs({b"abc": 2, b"ab": 1, b"ax": 2}, vocab, 2) == [(b"a", b"b"), (b"ab", b"c")]
+
+
+def test_several_processes_and_tiny_blocks_count_the_same(tmp_path, monkeypatch):
+    data = (
+        "It's a tést<|a|> of   chunks,\r\n\n\u3000and a b's 中文。x 12½ <|a|><|a|>don't\n" * 40
+    ).encode() + b"\xff\xe2"
+    path = tmp_path / "text"
+    path.write_bytes(data)
+    expected = oracle_counts(data, OVERLAPPING)
+    monkeypatch.setattr(plain_train, "SMALL_FILE", 0)
+    monkeypatch.setattr(plain_train, "BLOCK_SIZE", 101)
+    for num_workers in (1, 3):
+        assert count_pretokens(path, OVERLAPPING, num_workers) == (expected, 2)
+
+
+def test_real_text_and_many_merges(shared_data, tmp_path):
+    data = (shared_data / "text" / "tinystories_val_cased.txt").read_bytes()[:60_000]
+    check(tmp_path / "text", data, 300, [END])
+
+
+def test_generated_text_and_many_merges(tmp_path):
+    words = [f"{'qwertyuiop'[i % 10]}{'asdf'[i % 4]}{'zxc'[i * i % 3]}{i % 7}" for i in range(3000)]
+    check(tmp_path / "text", f"{END}\n".join([" ".join(words[i::10]) for i in range(10)]).encode(), 150, [END])
+
+
+def test_no_token_spans_a_special_token(tmp_path):
+    path = tmp_path / "text"
+    path.write_text(f"the end{END}the start " * 200 + END * 50)
+    with pytest.warns(UserWarning, match="cannot fill a vocabulary of 400 tokens"):
+        vocab, _ = train_bpe(path, 400, [END])
+    ordinary = list(vocab.values())[:-1]
+    assert not any(b"<|" in token or b"|>" in token or b"endoftext" in token for token in ordinary)
+    assert vocab[len(vocab) - 1] == END.encode()
+
+
+def test_a_text_that_cannot_fill_the_vocabulary_says_so(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("aaaa")
+    with pytest.warns(UserWarning, match="cannot fill a vocabulary of 500 tokens: no pair is left to merge at 259"):
+        vocab, merges = train_bpe(path, 500, [END])
+    assert merges == [(b"a", b"a"), (b"aa", b"aa")]
+    assert len(vocab) == 259
+
+
+def test_malformed_text_says_so(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"good \xff bad \xfe\xfe")
+    with pytest.warns(UserWarning, match="not all UTF-8: 3 malformed sequences read as U"):
+        train_bpe(path, 257, [END])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 257}, "vocabulary size 257 is too small.*at least 258"),
+        ({"vocab_size": -1}, "at least 258"),
+        ({"input_path": "nowhere/text.txt"}, "no text file nowhere"),
+        ({"special_tokens": ["<a>", ""]}, "special token '' is not allowed"),
+        ({"special_tokens": ["<a>", "<a>"]}, "special token '<a>' is given twice"),
+        ({"special_tokens": ["\ud800"]}, "surrogate"),
+        ({"num_workers": 0}, "number of workers 0"),
+        ({"method": "slow"}, "unknown method 'slow': it must be one of auto, plain, fast"),
+    ],
+)
+def test_bad_requests(tmp_path, changes, message):
+    path = tmp_path / "text"
+    path.write_text("some text")
+    arguments = {"input_path": path, "vocab_size": 300, "special_tokens": ["<a>", "<b>"]} | changes
+    with pytest.raises(UsageError, match=message):
+        train_bpe(**arguments)
+
+
+def test_the_smallest_vocabulary_has_no_merges(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("some text some text")
+    vocab, merges = train_bpe(path, 258, ["<a>", "<b>"])
+    assert merges == []
+    assert [vocab[256], vocab[257]] == [b"<a>", b"<b>"]
+
+
+def test_training_needs_neither_torch_nor_numba_for_small_work(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("some text é " * 50)
+    program = (
+        "import sys; from cs336_basics.bpe import train_bpe; from cs336_basics.tokenizer import Tokenizer\n"
+        f"vocab, merges = train_bpe({str(path)!r}, 260, []); Tokenizer(vocab, merges).encode('text')\n"
+        "print([name for name in ('torch', 'numba') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
