@@ -6,7 +6,7 @@ Read in this order:
 - `bits`: three small functions numba does not offer (unaligned load, count of trailing zeros, classify 64 bytes);
 - `specials`: special tokens as arrays, and where they occur in a text;
 - `pretokens`: where GPT-2's pre-tokenizer begins a new pre-token, as a bitmap, 64 bytes at a time;
-- `chunks`: where a text may be cut without changing its pre-tokens; a block's pre-tokens, chunk by chunk;
+- `chunks`: a block's pre-tokens, chunk by chunk;
 - `utf8`: what happens to malformed UTF-8;
 - `blocks`: a file of any size as blocks of a few megabytes;
 - `word_table`: a hash table from pre-tokens to numbers, without Python objects;
@@ -17,5 +17,26 @@ Read in this order:
 - `merge_ranks`: the merges of one pre-token when encoding;
 - `encoding`: `FastEncoder`.
 
-This package imports numba only with its submodules: `import cs336_basics.bpe.fast` alone costs nothing.
+`train_bpe_fast` and `FastEncoder` can be imported from here. numba is imported when one of them first is:
+`import cs336_basics.bpe.fast` alone costs nothing.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .encoding import FastEncoder
+    from .training import train_bpe_fast
+
+__all__ = ["FastEncoder", "train_bpe_fast"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "FastEncoder":
+        from .encoding import FastEncoder
+
+        return FastEncoder
+    if name == "train_bpe_fast":
+        from .training import train_bpe_fast
+
+        return train_bpe_fast
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

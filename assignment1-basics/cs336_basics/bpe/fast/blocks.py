@@ -6,9 +6,30 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .chunks import PADDING, SafeCuts
+from ..text_blocks import safe_cut
+from .chunks import PADDING
+from .utf8 import REPLACEMENT
 
 BLOCK_BYTES = 4 << 20
+_TAIL_BYTES = 1 << 14
+"""Where a safe cut is looked for first: at the end of the block."""
+
+
+def cut_fragments(special_tokens: list[bytes]) -> list[bytes]:
+    """What no cut may go through: the special tokens, without U+FFFD, as that may still be malformed bytes."""
+    return [part for token in special_tokens for part in token.split(REPLACEMENT.encode()) if part]
+
+
+def last_safe_cut(text: np.ndarray, size: int, fragments: list[bytes]) -> int:
+    """The last place in text[:size] where a cut changes no pre-token and no special token; 0 if there is none."""
+    tail = min(_TAIL_BYTES, size)
+    while True:
+        cut = safe_cut(text[size - tail : size].tobytes(), fragments)
+        if cut > 0:
+            return size - tail + cut
+        if tail == size:
+            return 0
+        tail = min(4 * tail, size)
 
 
 class BlockReader:
@@ -19,7 +40,7 @@ class BlockReader:
 
     Args:
         file: open for reading in binary mode.
-        cuts: finds the safe cuts.
+        special_tokens: as UTF-8; no cut goes through one.
         block_bytes: bytes of a block.
         on_read: called with the number of bytes of each block, by the reading thread.
     """
@@ -27,12 +48,12 @@ class BlockReader:
     def __init__(
         self,
         file: BinaryIO,
-        cuts: SafeCuts,
+        special_tokens: list[bytes],
         block_bytes: int = BLOCK_BYTES,
         on_read: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
-        self._cuts = cuts
+        self._fragments = cut_fragments(special_tokens)
         self._block_bytes = block_bytes
         self._on_read = on_read
         self._kept = np.empty(0, dtype=np.uint8)
@@ -74,7 +95,7 @@ class BlockReader:
                 self._at_end = True
                 self._kept = self._kept[:0]
                 return buffer, size
-            cut = self._cuts.last(buffer, 0, size)
+            cut = last_safe_cut(buffer, size, self._fragments)
             if cut > 0:
                 self._kept = buffer[cut:size].copy()
                 return buffer, cut

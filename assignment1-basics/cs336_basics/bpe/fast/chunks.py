@@ -1,9 +1,8 @@
-"""Where a text may be cut without changing its pre-tokens, and a block's pre-tokens chunk by chunk.
+"""A block's pre-tokens, chunk by chunk.
 
-A *border* is a white-space character of ASCII with something before it that is not white space. No alternative of
-GPT-2's pattern matches across such a place, and none looks beyond it from the left, so the text before and the text
-after can be treated apart. It is an ASCII byte, so malformed UTF-8 cannot reach across it either. Only a special token
-that itself contains white space can: see `SafeCuts`.
+Chunks are cut at a simple kind of safe place, the *border*: white space of ASCII with something before it that is not
+white space. No alternative of GPT-2's pattern matches across such a place, and none looks beyond it from the left. It
+is an ASCII byte, so malformed UTF-8 cannot reach across it either. Only a special token can; where those are is known.
 """
 
 from typing import NamedTuple
@@ -41,52 +40,14 @@ def _is_border(text: np.ndarray, begin: int, position: int, class_table: np.ndar
 
 
 @kernel
-def last_border(text: np.ndarray, begin: int, end: int, class_table: np.ndarray) -> int:
-    """The last border in text[begin + 1:end], or -1."""
+def _last_border(text: np.ndarray, begin: int, lowest: int, end: int, class_table: np.ndarray) -> int:
+    """The last border at `lowest` or later, before `end`, or -1; the text begins at `begin` < `lowest`."""
     position = end - 1
-    while position > begin:
+    while position >= lowest:
         if _is_border(text, begin, position, class_table):
             return position
         position -= 1
     return -1
-
-
-class SafeCuts:
-    """Finds borders that no special token reaches across.
-
-    A token with white space inside could be cut at each of its own borders. A border of the text is refused where the
-    text around it looks like that: only the ASCII letters around the border are compared, because they are the same
-    before and after the mending of malformed UTF-8. So a cut may be refused without need, but never wrongly taken.
-    """
-
-    def __init__(self, special_tokens: list[bytes], class_table: np.ndarray) -> None:
-        self._class_table = class_table
-        self._traps: list[tuple[bytes, bytes]] = []
-        for token in special_tokens:
-            text = np.frombuffer(token, dtype=np.uint8)
-            for position in range(1, len(token)):
-                if _is_border(text, 0, position, class_table):
-                    first, last = position, position
-                    while first > 0 and token[first - 1] < 0x80:
-                        first -= 1
-                    while last < len(token) and token[last] < 0x80:
-                        last += 1
-                    self._traps.append((token[first:position], token[position:last]))
-
-    def last(self, text: np.ndarray, begin: int, end: int) -> int:
-        """The last safe cut in text[begin + 1:end], or -1 if there is none."""
-        while True:
-            cut = last_border(text, begin, end, self._class_table)
-            if cut < 0 or not any(self._fits(text, end, cut, before, after) for before, after in self._traps):
-                return cut
-            end = cut
-
-    @staticmethod
-    def _fits(text: np.ndarray, end: int, cut: int, before: bytes, after: bytes) -> bool:
-        if len(before) > cut or text[cut - len(before) : cut].tobytes() != before:
-            return False
-        # Where the text ends early, the rest of the token may yet come.
-        return after.startswith(text[cut : min(end, cut + len(after))].tobytes())
 
 
 class Workspace(NamedTuple):
@@ -130,7 +91,7 @@ def _chunk_end(
     """The end of the chunk that begins at `begin`: a border outside special tokens, or the block's end."""
     size = chunk_bytes
     while begin + size < end:
-        cut = last_border(text, begin + size // 2, begin + size, class_table)
+        cut = _last_border(text, begin, begin + max(size // 2, 1), begin + size, class_table)
         if cut >= 0:
             k = wall
             while k < wall_at.shape[0] and wall_at[k] + wall_length[k] <= cut:

@@ -13,14 +13,13 @@ from .chunks import (
     CHUNK_DONE,
     CHUNK_MALFORMED,
     PADDING,
-    SafeCuts,
     Workspace,
     new_workspace,
     split_chunk,
 )
 from .jit import kernel
 from .specials import find_special_tokens, longest_first, pack_special_tokens
-from .utf8 import mend_utf8, padded_array
+from .utf8 import mend_utf8, padded_array, replacement_is_special
 from .word_table import (
     SHORT_LIMIT,
     VALUE,
@@ -152,8 +151,7 @@ class WordCounter:
         self._chunk_bytes = chunk_bytes
         self._table = new_word_table()
         self._work = new_workspace(4 * chunk_bytes)
-        # A token with U+FFFD inside can be made by the mending: then it comes before the search for special tokens.
-        self._mend_first = any("\ufffd".encode() in token for token in special_tokens)
+        self._mend_first = replacement_is_special(special_tokens)
 
     def add(self, text: np.ndarray, end: int) -> None:
         """Count text[:end], which begins and ends at a safe cut or an end of the whole text.
@@ -162,9 +160,7 @@ class WordCounter:
             text: uint8, readable for `PADDING` bytes beyond `end`.
         """
         if self._mend_first:
-            mended, replaced = mend_utf8(text[:end].tobytes())
-            self.num_malformed += replaced
-            text, end = padded_array(mended, PADDING), len(mended)
+            text, end = self._mended(text, 0, end)
         walls = find_special_tokens(text, end, self._specials)
         progress = np.zeros(3, dtype=np.int64)
         while True:
@@ -183,16 +179,18 @@ class WordCounter:
                 return
             if status == MALFORMED:
                 # The chunks before this one are counted; what is left is mended as a whole.
-                begin = int(progress[POSITION])
-                mended, replaced = mend_utf8(text[begin:end].tobytes())
-                self.num_malformed += replaced
-                self.add(padded_array(mended, PADDING), len(mended))
+                self.add(*self._mended(text, int(progress[POSITION]), end))
                 return
             if status == TOO_LONG:
                 self._work = new_workspace(int(self._work.extent[0] - progress[POSITION]) + 64)
             else:
                 starts = self._work.starts[progress[WORD] : progress[WORD] + 2]
                 self._table = grown(self._table, int(starts[1]) - int(starts[0]))
+
+    def _mended(self, text: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, int]:
+        mended, replaced = mend_utf8(text[begin:end].tobytes())
+        self.num_malformed += replaced
+        return padded_array(mended, PADDING), len(mended)
 
     def add_counts_of(self, other: "WordCounter") -> None:
         """Add the counts of another counter to this one's."""
@@ -228,13 +226,12 @@ def count_file(
     """
     tokens = longest_first(special_tokens)
     classes = class_table()
-    cuts = SafeCuts(tokens, classes)
     size = os.path.getsize(path)
     num_threads = max(1, min(num_threads, -(-size // block_bytes)))
     counters = [WordCounter(tokens, classes, chunk_bytes) for _ in range(num_threads)]
     failures: list[BaseException] = []
     with open(path, "rb", buffering=0) as file:
-        reader = BlockReader(file, cuts, min(block_bytes, size + 1), on_read)
+        reader = BlockReader(file, tokens, min(block_bytes, size + 1), on_read)
 
         def work(counter: WordCounter) -> None:
             try:

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 from tqdm import tqdm
 
+from ..plain_train import warn_malformed
 from .blocks import BLOCK_BYTES
 from .chunks import CHUNK_BYTES
 from .counting import count_file
@@ -80,6 +81,8 @@ def train_bpe_fast(
             chunk_bytes=chunk_bytes,
             on_read=bar.update if progress else None,
         )
+    if counter.num_malformed:
+        warn_malformed(path, counter.num_malformed)
     letters, offsets, counts = counter.words()
     special_bytes = list(dict.fromkeys(token.encode() for token in special_tokens))
     num_merges = max(0, vocab_size - 256 - len(special_bytes))

@@ -2,17 +2,20 @@
 
 import numpy as np
 
-_REPLACEMENT = "\ufffd"
+from ..text_blocks import decode_utf8
+
+REPLACEMENT = "\ufffd"
 
 
 def mend_utf8(data: bytes) -> tuple[bytes, int]:
-    """(well-formed text, how many sequences were replaced).
+    """(well-formed text, how many sequences were replaced)."""
+    text, num_malformed = decode_utf8(data)
+    return text.encode(), num_malformed
 
-    What is well-formed stays as it is. The number is exact: a U+FFFD that was in the data is not counted, as its three
-    bytes are read as one character wherever they stand.
-    """
-    text = data.decode("utf-8", errors="replace")
-    return text.encode(), text.count(_REPLACEMENT) - data.count(_REPLACEMENT.encode())
+
+def replacement_is_special(special_tokens: list[bytes]) -> bool:
+    """Whether mending can make a special token: then it comes before the search for special tokens."""
+    return any(REPLACEMENT.encode() in token for token in special_tokens)
 
 
 def padded_array(data: bytes, padding: int) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 A row is four 64-bit numbers. A word of up to 15 bytes is stored in the row itself: its first 8 bytes in LOW, the others
 in HIGH, whose top byte holds the length. Of a longer word, LOW holds a hash, HIGH the mark 255 in its top byte and the
-word's offset in the array `letters`, and LENGTH its length. HIGH is 0 in a free row. Collisions go to the next free
-row; the table is kept at most half full.
+word's offset in the array `letters`. The lower half of LENGTH is the length; the upper half is the user's. HIGH is 0 in
+a free row. Collisions go to the next free row; the table is kept at most half full.
 """
 
 from typing import NamedTuple
@@ -21,6 +21,7 @@ SHORT_LIMIT = 15
 _KEEP_LOW, _KEEP_HIGH = word_masks(SHORT_LIMIT)
 _ZERO, _ONE, _EIGHT = np.uint64(0), np.uint64(1), np.uint64(8)
 _TOP_BYTE, _LONG_MARK = np.uint64(56), np.uint64(255)
+_LENGTH_MASK = np.uint64(0xFFFFFFFF)
 _OFFSET_MASK = np.uint64((1 << 56) - 1)
 # Odd numbers without a pattern (the golden ratio, a prime of xxHash): a product with them mixes bits upwards.
 _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
@@ -122,7 +123,7 @@ def find_long_row(text: np.ndarray, position: int, length: int, home: int, table
         if (
             rows[row, LOW] == low
             and high >> _TOP_BYTE == _LONG_MARK
-            and np.int64(rows[row, LENGTH]) == length
+            and np.int64(rows[row, LENGTH] & _LENGTH_MASK) == length
             and _same_letters(table.letters, np.int64(high & _OFFSET_MASK), text, position, length)
         ):
             return row
