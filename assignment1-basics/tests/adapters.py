@@ -25,8 +25,8 @@ from cs336_basics.model import (
     SwiGLU,
     TransformerBlock,
     scaled_dot_product_attention,
-    silu,
 )
+from cs336_basics.model.functional import silu
 from cs336_basics.optimizer import AdamW, get_cosine_lr
 from cs336_basics.tokenizer import Tokenizer
 
