@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cs336_basics.atomic_file import atomic_write
-from cs336_basics.bpe.block_encoder import EncodedBlock, block_encoder
+from cs336_basics.bpe.parallel_encoding import EncodedBlock, block_encoder
 from cs336_basics.bpe.text_blocks import read_blocks
 from cs336_basics.bpe.vocab_files import fingerprint
 from cs336_basics.command_line import UsageError

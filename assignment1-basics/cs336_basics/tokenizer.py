@@ -10,6 +10,7 @@ Source: Sennrich, Haddow and Birch (2016) for the merges, Radford et al. (2019) 
 import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ LONG_PRETOKEN = 100
 """Bytes from which on a pre-token is merged with a heap instead of by scanning for the best pair."""
 FAST_FROM = 1 << 23
 """Characters from which on loading the fast path pays; once it is loaded, `FAST_WHEN_LOADED` applies."""
-FAST_WHEN_LOADED = 1 << 12
+FAST_WHEN_LOADED = 1 << 8
 
 
 class Tokenizer:
@@ -101,7 +102,7 @@ class Tokenizer:
                     f"{error.args[0]!r} is no token"
                 ) from None
         self._cache: dict[str, tuple[int, ...]] = {}
-        self._fast: FastEncoder | None = None
+        self._idle_encoders: list[FastEncoder] = []
 
     @classmethod
     def from_files(
@@ -158,9 +159,14 @@ class Tokenizer:
         Raises:
             UsageError: the text has a byte that the vocabulary has no token for.
         """
-        if len(text) >= (FAST_FROM if self._fast is None else FAST_WHEN_LOADED) and self.has_fast_path:
-            return self.fast_encoder().encode(_without_surrogates(text).encode()).tolist()
+        if len(text) >= (FAST_WHEN_LOADED if self._idle_encoders else FAST_FROM) and self.has_fast_path:
+            return self.encode_fast(text)
         return list(self.encode_plain(text))
+
+    def encode_fast(self, text: str) -> list[int]:
+        """The ids of a text by the fast path, however short the text is."""
+        with self.fast_encoder() as encoder:
+            return encoder.encode(_without_surrogates(text).encode()).tolist()
 
     def encode_plain(self, text: str) -> Iterator[int]:
         """The ids of a text, lazily and by the plain path, however long the text is."""
@@ -179,13 +185,16 @@ class Tokenizer:
             yield from self._encode_pieces(text, cache, STREAM_CACHE_ENTRIES)
 
     def encode_batch(self, texts: Sequence[str], num_workers: int | None = None) -> list[list[int]]:
-        """Encode many texts, with several workers where there is enough work.
+        """The ids of each of many texts, with several workers where there is enough work.
 
         Args:
             texts: the texts.
-            num_workers: threads on the fast path; None: one per core.
+            num_workers: threads for long texts, processes for many short ones; None: one per core.
+
+        Raises:
+            UsageError: the number of workers is below 1.
         """
-        from cs336_basics.bpe.batch import encode_batch
+        from cs336_basics.bpe.parallel_encoding import encode_batch
 
         return encode_batch(self, texts, num_workers)
 
@@ -217,17 +226,29 @@ class Tokenizer:
         """Whether numba is installed and the vocabulary has all 256 bytes, which the fast path needs."""
         return find_spec("numba") is not None and -1 not in self._id_of_byte
 
-    def fast_encoder(self) -> "FastEncoder":
-        """The fast path's encoder for this tokenizer, compiled and filled at the first call."""
-        if self._fast is None:
-            from cs336_basics.bpe.fast.encoding import FastEncoder
+    @contextmanager
+    def fast_encoder(self) -> Iterator["FastEncoder"]:
+        """Lend an encoder of the fast path. One serves one thread at a time, so each thread that asks gets its own."""
+        try:
+            encoder = self._idle_encoders.pop()
+        except IndexError:
+            encoder = self._first_fast_encoder.clone()
+        try:
+            yield encoder
+        finally:
+            self._idle_encoders.append(encoder)
 
-            self._fast = FastEncoder(self.vocab, self.merges, self.special_tokens)
-        return self._fast
+    @cached_property
+    def _first_fast_encoder(self) -> "FastEncoder":
+        from cs336_basics.bpe.fast.encoding import FastEncoder  # numba: half a second, the first time much more
+
+        return FastEncoder(self.vocab, self.merges, self.special_tokens)
 
     def __getstate__(self) -> dict[str, object]:
         """What another process needs: neither the cache nor the fast path's tables."""
-        return self.__dict__ | {"_cache": {}, "_fast": None}
+        state = self.__dict__ | {"_cache": {}, "_idle_encoders": []}
+        state.pop("_first_fast_encoder", None)
+        return state
 
     # ---- the plain path ---------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def oracle_merges(counts: Counter[bytes], num_merges: int) -> list[tuple[bytes, 
     for _ in range(num_merges):
         pairs = Counter()
         for word, tokens in words.items():
-            for pair in zip(tokens, tokens[1:], strict=False):
+            for pair in pairwise(tokens):
                 pairs[pair] += counts[word]
         if not pairs:
             break

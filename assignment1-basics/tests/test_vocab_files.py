@@ -181,7 +181,7 @@ def test_merges_cut_at_a_line_end_are_refused(copy, header):
         ("vocab.json", b'{"a": -1}', "id -1 is negative"),
         ("vocab.json", b'{"a": 0}', "do not belong together: merge 1 needs"),
         ("vocab.json", b"\xff\xfe\x00", "not UTF-8"),
-        ("merges.txt", "a b c\n".encode(), "line 1: 'a b c' is not two tokens"),
+        ("merges.txt", b"a b c\n", "line 1: 'a b c' is not two tokens"),
         ("merges.txt", "中 文\n".encode(), "line 1: .* is not two tokens"),
         ("merges.txt", b"", "lacks the merge that makes token"),
     ],
@@ -213,7 +213,7 @@ def test_a_damaged_file_of_our_form_is_refused(copy, change, message):
 def test_missing_files(tmp_path):
     with pytest.raises(UsageError, match="holds no tokenizer: neither"):
         load_directory(tmp_path)
-    with pytest.raises(UsageError, match="there is no file .*vocab.json"):
+    with pytest.raises(UsageError, match=r"there is no file .*vocab\.json"):
         load_gpt2_files(tmp_path / "vocab.json", tmp_path / "merges.txt")
 
 

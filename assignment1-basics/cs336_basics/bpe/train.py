@@ -12,7 +12,7 @@ from cs336_basics.command_line import UsageError
 Method = Literal["auto", "plain", "fast"]
 METHODS = ("auto", "plain", "fast")
 
-PLAIN_UP_TO_BYTES = 8 << 20
+PLAIN_UP_TO_BYTES = 6 << 20
 PLAIN_UP_TO_MERGES = 2_000
 """Up to this much text and this many merges, plain Python is done before the fast path has loaded itself."""
 
