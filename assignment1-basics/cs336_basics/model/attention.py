@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -88,7 +87,7 @@ class CausalMultiHeadSelfAttention(nn.Module):
             cache: keys and values of the tokens before `x`, to which those of `x` are added.
         """
         q, k, v = (
-            rearrange(projection(x), "... seq (heads d_head) -> ... heads seq d_head", heads=self.num_heads)
+            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)  # (..., heads, seq, d_head)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.q_norm is not None and self.k_norm is not None:
@@ -105,4 +104,4 @@ class CausalMultiHeadSelfAttention(nn.Module):
             if mask is None and q.shape[-2] > 1:
                 mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
             out = scaled_dot_product_attention(q, k, v, None if mask is None else mask.unsqueeze(-3))
-        return self.output_proj(rearrange(out, "... heads seq d_head -> ... seq (heads d_head)"))
+        return self.output_proj(out.transpose(-3, -2).flatten(-2))

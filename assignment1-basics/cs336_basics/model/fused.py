@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cs336_basics.model.functional import upcast
+from cs336_basics.model.functional import rms_norm, swiglu_gate, upcast
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -43,7 +43,9 @@ class _RMSNorm(torch.autograd.Function):
 def fused_rms_norm(
     x: Float[Tensor, "... d_model"], weight: Float[Tensor, " d_model"], eps: float
 ) -> Float[Tensor, "... d_model"]:
-    """`functional.rms_norm`, keeping x and one number per row for the backward pass."""
+    """`functional.rms_norm`, keeping x and one number per row for the backward pass, if there is to be one."""
+    if not torch.is_grad_enabled():
+        return rms_norm(x, weight, eps)
     return _RMSNorm.apply(x, weight, eps)
 
 
@@ -67,5 +69,7 @@ class _SwiGLUGate(torch.autograd.Function):
 
 
 def fused_swiglu_gate(gate: Float[Tensor, "..."], up: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """`functional.swiglu_gate`, keeping only its two inputs for the backward pass."""
+    """`functional.swiglu_gate`, keeping only its two inputs for the backward pass, if there is to be one."""
+    if not torch.is_grad_enabled():
+        return swiglu_gate(gate, up)
     return _SwiGLUGate.apply(gate, up)

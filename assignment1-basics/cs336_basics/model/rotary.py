@@ -28,10 +28,10 @@ class RotaryEmbedding(nn.Module):
         if dim % 2:
             raise UsageError(f"rotary embeddings rotate pairs, so dim must be even; got {dim}")
         self.context_length, self.dim, self.theta = context_length, dim, theta
-        self.register_buffer("cos_sin", torch.empty(2, context_length, dim // 2, device=device), persistent=False)
+        self.register_buffer("cos_sin", torch.empty(context_length, dim // 2, 2, device=device), persistent=False)
         self._build_table(self.cos_sin.device)
 
-    cos_sin: Float[Tensor, "2 context_length pairs"]
+    cos_sin: Float[Tensor, "context_length pairs 2"]
 
     def _build_table(self, device: torch.device) -> None:
         """Fill the table on `device`. Angles are taken in float64: in float32 they lose digits at far positions."""
@@ -40,7 +40,7 @@ class RotaryEmbedding(nn.Module):
         pairs = torch.arange(0, self.dim, 2, dtype=torch.float64, device="cpu")
         positions = torch.arange(self.context_length, dtype=torch.float64, device="cpu")
         angles = torch.outer(positions, self.theta ** (-pairs / self.dim))
-        self.cos_sin = torch.stack((angles.cos(), angles.sin())).to(device, torch.float32)
+        self.cos_sin = torch.stack((angles.cos(), angles.sin()), dim=-1).to(device, torch.float32)
 
     def _apply(self, *args, **kwargs) -> "RotaryEmbedding":
         # Every cast or move of a module comes through here: build again, so that `model.bfloat16()` keeps exact tables
@@ -59,29 +59,31 @@ class RotaryEmbedding(nn.Module):
             token_positions: the position of each, broadcast over the leading dimensions; None counts from 0.
 
         Raises:
-            UsageError: a position lies outside 0 … context_length-1 (checked on a CPU; an accelerator asserts).
+            UsageError: a position lies outside 0 … context_length-1 (on a CPU; an accelerator stops by an assertion).
         """
-        self._check_positions(x, token_positions)
         if self.cos_sin.device != x.device:  # loaded with assign=True into a model made on the meta device
             self._build_table(x.device)
-        cos, sin = self.cos_sin[:, : x.shape[-2]] if token_positions is None else self.cos_sin[:, token_positions]
+        cos_sin = self._look_up(x.shape[-2], token_positions)
         if torch.compiler.is_compiling() or x.device.type == "mps":
-            return rotate_pairs(x, cos, sin)
+            return rotate_pairs(x, *cos_sin.unbind(-1))
         # A rotation is a product of complex numbers: one pass over x where the pairwise form takes seven, and its
         # backward pass needs nothing of x.
         pairs = torch.view_as_complex(upcast(x).unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).to(x.dtype)
+        return torch.view_as_real(pairs * torch.view_as_complex(cos_sin)).flatten(-2).to(x.dtype)
 
-    def _check_positions(self, x: Tensor, token_positions: Tensor | None) -> None:
+    def _look_up(self, length: int, token_positions: Int[Tensor, "... seq"] | None) -> Float[Tensor, "... seq pairs 2"]:
         if token_positions is None:
-            if x.shape[-2] > self.context_length:
-                raise UsageError(f"{x.shape[-2]} tokens do not fit the context length of {self.context_length}")
-        elif token_positions.device.type == "cpu" and not torch.compiler.is_compiling() and token_positions.numel():
-            low, high = (int(value) for value in token_positions.aminmax())
-            if low < 0 or high >= self.context_length:
-                raise UsageError(
-                    f"token positions run from {low} to {high}; allowed are 0 to {self.context_length - 1}"
-                )
+            if length > self.context_length:
+                raise UsageError(f"{length} tokens do not fit the context length of {self.context_length}")
+            return self.cos_sin[:length]
+        try:
+            rows = self.cos_sin.index_select(0, token_positions.flatten())
+        except IndexError:
+            low, high = token_positions.min(), token_positions.max()
+            raise UsageError(
+                f"token positions run from {low} to {high}; allowed are 0 to {self.context_length - 1}"
+            ) from None
+        return rows.unflatten(0, token_positions.shape)
 
     def extra_repr(self) -> str:
         return f"context_length={self.context_length}, dim={self.dim}, theta={self.theta}"
