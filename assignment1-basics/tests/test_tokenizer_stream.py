@@ -18,7 +18,8 @@ END = "<|endoftext|>"
 SPECIALS = [END, END + END, " of the ", "\n\n", "'s a"]
 TEXT = (
     "It's a tale  of the   cat,\r\n\n\nthat didn't\u3000sleep… 12½ \x00 中文。字，x<|endof\n"
-    f"{END}{END}{END}text|> of the 's a 'll they'll e\u0301 \U0001f469\u200d\U0001f4bb \ud800 \ud83d\ude00   \n \t end  "
+    f"{END}{END}{END}text|> of the 's a 'll they'll e\u0301 \U0001f469\u200d\U0001f4bb \ud800 \ud83d\ude00   \n \t "
+    "end  "
 )
 
 
