@@ -30,21 +30,21 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _choose_cache_folder() -> Path:
+def choose_cache_folder(package_folder: Path) -> Path:
     """`NUMBA_CACHE_DIR` if set; else beside the sources, else the user's cache, else a fresh temporary folder."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(package_folder.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     name = f"cs336-bpe-{digest}"
     if os.environ.get("NUMBA_CACHE_DIR"):
         return Path(os.environ["NUMBA_CACHE_DIR"]) / name
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    for candidate in (Path(__file__).parent / "__pycache__" / name, user_cache / name):
+    for candidate in (package_folder / "__pycache__" / name, user_cache / name):
         if _is_writable(candidate):
             return candidate
     return Path(tempfile.mkdtemp(prefix=name))
 
 
-CACHE_FOLDER = _choose_cache_folder()
+CACHE_FOLDER = choose_cache_folder(Path(__file__).parent)
 """Where the machine code is kept between processes."""
 
 

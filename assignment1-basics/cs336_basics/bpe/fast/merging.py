@@ -25,6 +25,7 @@ from .pair_order import (
     COUNT,
     KEY,
     Tokens,
+    grown_heap,
     heap_push,
     heap_sift,
     key_left,
@@ -331,9 +332,7 @@ def _merge_all(
         while 2 * (sizes[PAIRS] + num_before + num_after) > pairs.shape[0]:
             pairs = _grown_pairs(pairs)
         if sizes[HEAP] + num_before + num_after > heap.shape[0]:
-            larger = np.empty((2 * (sizes[HEAP] + num_before + num_after), 2), dtype=np.int64)
-            larger[: sizes[HEAP]] = heap[: sizes[HEAP]]
-            heap = larger
+            heap = grown_heap(heap, sizes[HEAP], 2 * (sizes[HEAP] + num_before + num_after))
         _settle(True, left, merged, key, before, before_records[:num_before], pairs, occurrences, heap, sizes, tokens)
         _settle(False, right, merged, key, after, after_records[:num_after], pairs, occurrences, heap, sizes, tokens)
         progress[MERGES_DONE] = k + 1

@@ -113,3 +113,13 @@ def heap_sift(heap: np.ndarray, hole: int, size: int, count: int, key: int, toke
         hole = child
     heap[hole, COUNT] = count
     heap[hole, KEY] = key
+
+
+@kernel
+def grown_heap(heap: np.ndarray, size: int, room: int) -> np.ndarray:
+    """The same entries in an array for `room` of them."""
+    larger = np.empty((room, 2), dtype=np.int64)
+    for i in range(size):
+        larger[i, COUNT] = heap[i, COUNT]
+        larger[i, KEY] = heap[i, KEY]
+    return larger

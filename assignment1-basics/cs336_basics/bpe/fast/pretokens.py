@@ -21,6 +21,7 @@ from .jit import kernel
 LETTER, NUMBER, WHITE_SPACE, SPACE, APOSTROPHE, NOT_ASCII = range(NUM_MASKS)
 WALL = NOT_ASCII  # once the text is decoded, this column is used again for the bytes of special tokens
 ZERO, ONE, TOP_BIT = np.uint64(0), np.uint64(1), np.uint64(63)
+_S, _D, _M, _T, _L, _V, _R, _E = b"sdmtlvre"  # numbers: strings in a kernel cost seconds of compilation
 MALFORMED, ALL_NARROW, HAS_WIDE_WHITE_SPACE = -1, 0, 1
 
 
@@ -162,12 +163,12 @@ def _contraction_length(text: np.ndarray, position: int, end: int) -> int:
     if position + 1 >= end:
         return 0
     first = text[position + 1]
-    if first == ord("s") or first == ord("d") or first == ord("m") or first == ord("t"):
+    if first in (_S, _D, _M, _T):
         return 2
     if position + 2 >= end:
         return 0
     second = text[position + 2]
-    if (first == ord("l") and second == ord("l")) or ((first == ord("v") or first == ord("r")) and second == ord("e")):
+    if (first == _L and second == _L) or (first in (_V, _R) and second == _E):
         return 3
     return 0
 
