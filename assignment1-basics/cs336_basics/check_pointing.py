@@ -8,6 +8,7 @@ one never runs code from it. Keys: `model_state_dict`, `optimizer_state_dict`, `
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -77,13 +78,29 @@ def read_checkpoint(
         FileNotFoundError: there is no such file.
     """
     try:
+        if isinstance(src, str | os.PathLike):
+            _check_sums(src)
         checkpoint = torch.load(src, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise UsageError(f"{src} is not a readable checkpoint: it is truncated, damaged or of another kind") from error
     if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint:
         found = sorted(map(str, checkpoint))[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise UsageError(f"{src} is not a checkpoint: it holds {found} instead of model_state_dict and its companions")
     return checkpoint
+
+
+def _check_sums(path: str | os.PathLike) -> None:
+    """Compare a checkpoint's content with the check sums in it, which `torch.load` does not look at.
+
+    Raises:
+        zipfile.BadZipFile: the file is truncated, damaged, or not in torch's (zip) form.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
 
 
 def load_checkpoint(

@@ -18,7 +18,7 @@ from cs336_basics.atomic_file import atomic_write
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Cells are shown by `str`; numbers are set right-aligned, floats with four significant digits."""
+    """A table. Cells are shown by `format_cell`; a column of nothing but numbers is set to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -29,6 +29,14 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.header):
                 raise ValueError(f"a row of {len(row)} cells does not fit a header of {len(self.header)}: {row}")
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether all its cells are numbers or empty."""
+        return [
+            all(_is_number(row[column]) or row[column] is None for row in self.rows)
+            for column in range(len(self.header))
+        ]
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,6 @@ def render_report(title: str, sections: Sequence[Section], subtitle: str = "") -
         lstrip_blocks=True,
     )
     environment.filters["cell"] = format_cell
-    environment.tests["numeric"] = _is_number
     return environment.get_template("report.html").render(title=title, subtitle=subtitle, sections=sections)
 
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as Plot
 
-from cs336_basics.report import Figure, Section, Table, Text, write_report
+from cs336_basics.report import Figure, Section, Table, Text, format_cell, write_report
 
 
 def _png():
@@ -74,6 +74,14 @@ def test_texts_cannot_become_markup(tmp_path):
 def test_preformatted_text_keeps_its_lines(tmp_path):
     write_report(tmp_path / "report.html", "t", [Section("s", [Text("a\n   b\n\nc", preformatted=True)])])
     assert "<pre>a\n   b\n\nc</pre>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_columns_of_numbers_are_set_to_the_right():
+    table = Table(["name", "loss", "mixed"], [["a", 1.5, 1], ["b", None, "x"]])
+    assert table.numeric == [False, True, False]
+    assert [format_cell(value) for value in (123456, 12345.6, 0.00012345, None, False, "a")] == [
+        "123,456", "12,346", "0.0001234", "–", "no", "a",
+    ]  # fmt: skip
 
 
 def test_wrong_content_is_refused():

@@ -26,7 +26,8 @@ def _windows(
     return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
 
-def _check(dataset: np.ndarray, context_length: int) -> None:
+def check_dataset(dataset: np.ndarray, context_length: int) -> None:
+    """Raise UsageError unless the data set is a flat array of integers with room for one window and its targets."""
     if dataset.ndim != 1 or not np.issubdtype(dataset.dtype, np.integer):
         raise UsageError(f"the data set must be a flat array of integers, got shape {dataset.shape}, {dataset.dtype}")
     if len(dataset) <= context_length:
@@ -59,7 +60,7 @@ def get_batch(
         UsageError: the data set is too short or not a flat integer array.
         RuntimeError, AssertionError: the device cannot be used (torch's own error).
     """
-    _check(dataset, context_length)
+    check_dataset(dataset, context_length)
     num_starts = len(dataset) - context_length
     if generator is None:
         starts = torch.randint(num_starts, (batch_size,)).numpy()
@@ -85,7 +86,7 @@ def evenly_spaced_batches(
     Raises:
         UsageError: the data set is too short or not a flat integer array.
     """
-    _check(dataset, context_length)
+    check_dataset(dataset, context_length)
     available = (len(dataset) - 1) // context_length
     count = min(available, batch_size * num_batches)
     starts = np.arange(count) * available // count * context_length

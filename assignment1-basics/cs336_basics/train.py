@@ -1,0 +1,66 @@
+"""Train a Transformer language model: `python cs336_basics/train.py --help` lists every setting.
+
+Importable as well: `train(TrainConfig(data_dir="data", train_steps=200))` returns a `TrainResult`.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__" and sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+    # Run by its path, a script finds its own folder first on the import path, where data.py, datasets.py or
+    # tokenizer.py would stand in for other packages' modules of these names.
+    del sys.path[0]
+
+from cs336_basics.check_pointing import latest_good_checkpoint, read_checkpoint
+from cs336_basics.command_line import UsageError, run_command
+from cs336_basics.trainer.loop import TrainResult, measure_step_seconds, train
+from cs336_basics.training_config import TrainConfig, build_parser, resumed_config
+
+__all__ = ["TrainConfig", "TrainResult", "main", "measure_step_seconds", "train"]
+
+
+def config_from_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+    """The settings a command line asks for; with `--resume_ckp`, those it leaves out come from the checkpoint.
+
+    Raises:
+        UsageError: a setting is out of range, or the checkpoint cannot be resumed with these settings.
+    """
+    given = vars(build_parser().parse_args(argv))
+    if "resume_ckp" not in given:
+        return TrainConfig(**given)
+    if given["resume_ckp"] == "latest":
+        path, passed_over = latest_good_checkpoint(given.get("save_ckp_path", TrainConfig.save_ckp_path))
+        for sentence in passed_over:
+            print(f"{sentence}; going on from {path} instead", file=sys.stderr)
+        given["resume_ckp"] = str(path)
+    checkpoint = read_checkpoint(given["resume_ckp"])
+    if "train_config" not in checkpoint or "model_config" not in checkpoint:
+        raise UsageError(
+            f"{given['resume_ckp']} cannot be resumed: it has no train_config; give one this program wrote"
+        )
+    return resumed_config(checkpoint["train_config"], checkpoint["model_config"], given)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The program: train as `argv` says and print how it went."""
+    result = train(config_from_arguments(argv))
+    if result.diverged:
+        print(f"error: {result.message}", file=sys.stderr)
+        raise SystemExit(1)
+    if result.interrupted:
+        print(f"{result.message}; go on with: python cs336_basics/train.py --resume_ckp {result.checkpoint_path}")
+        raise SystemExit(130)
+    if result.message:
+        print(result.message)
+    losses = ""
+    if result.final_val_loss is not None:
+        losses = f"validation loss {result.final_val_loss:.4f} (best {result.best_val_loss:.4f}), "
+    print(
+        f"{losses}{result.steps} steps, {result.tokens:,} tokens, {result.seconds / 60:.1f} minutes\n"
+        f"checkpoint: {result.checkpoint_path}\nlog:        {result.metrics_path}\nreport:     {result.report_path}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,289 @@
+"""The training loop: when to log, validate, save and stop. What a step does is in `trainer.py`."""
+
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cs336_basics.accounting import training_flops_per_token
+from cs336_basics.atomic_file import atomic_write
+from cs336_basics.check_pointing import FINAL_NAME, checkpoint_name, latest_good_checkpoint
+from cs336_basics.machine import machine_description
+from cs336_basics.run_log import RunLog
+from cs336_basics.trainer.interrupts import StopRequest
+from cs336_basics.trainer.peak_flops import peak_flops
+from cs336_basics.trainer.samples import sample_texts
+from cs336_basics.trainer.trainer import DivergenceError, StepOutcome, Trainer
+from cs336_basics.training_config import TrainConfig
+from cs336_basics.training_data import open_training_data
+
+Ending = Literal["finished", "out of time", "interrupted", "diverged"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        ending: "finished" (all steps), "out of time" (`max_minutes`), "interrupted" (Ctrl-C or SIGTERM), "diverged".
+        message: one sentence on an ending that is not "finished"; else empty.
+        final_val_loss, best_val_loss: of the last and of the best validation, nats per token; None before the first.
+        checkpoint_path: the last checkpoint written, or the one resumed from; None if there is none.
+        metrics_path, report_path: the JSONL log and the HTML report.
+        steps, tokens, seconds: of the whole run, earlier sessions included.
+        num_parameters: parameters of the model.
+    """
+
+    ending: Ending
+    message: str
+    final_val_loss: float | None
+    best_val_loss: float | None
+    checkpoint_path: Path | None
+    metrics_path: Path
+    report_path: Path
+    steps: int
+    tokens: int
+    seconds: float
+    num_parameters: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss, a gradient or a weight became NaN or infinite."""
+        return self.ending == "diverged"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was asked to stop; it can be resumed from `checkpoint_path`."""
+        return self.ending == "interrupted"
+
+
+class _Session:
+    """One call of `train`: a trainer, its logs and its checkpoints."""
+
+    def __init__(self, config: TrainConfig, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
+        self.on_step = on_step
+        self.progress = progress
+        resumed = self._checkpoint_to_resume(config)
+        data = open_training_data(config, announce=self.say)
+        self.trainer = Trainer(config, config.model_config(data.vocab_size), data.train, data.valid)
+        self.validations: dict[str, float | None] = {"final_val_loss": None, "best_val_loss": None}
+        self.wandb_id = uuid.uuid4().hex[:8]
+        if resumed is not None:
+            checkpoint = self.trainer.restore(resumed)
+            self.validations = checkpoint["validations"]
+            self.wandb_id = checkpoint["wandb_id"]
+        name = config.wandb_run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
+        self.run_dir = Path(config.run_dir or Path("runs") / name)
+        # What was chosen for this run, not what was left open, goes into checkpoints and logs.
+        self.config = self.trainer.config = dataclasses.replace(
+            config, run_dir=str(self.run_dir), vocab_size=self.trainer.model.config.vocab_size, resume_ckp=None
+        )
+        self.last_checkpoint = resumed
+        self.numbered: list[Path] = []
+        self.log = RunLog(self.run_dir, self.trainer.step if resumed is not None else None)
+        self.num_parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
+        self._flops_per_token = training_flops_per_token(self.trainer.model.config)
+        dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+        self._peak = peak_flops(self.trainer.device, dtype)
+        self._window_seconds, self._window_tokens = 0.0, 0
+
+    def say(self, message: str) -> None:
+        """Tell the user, unless progress is off."""
+        if self.progress:
+            tqdm.write(message)
+
+    def _checkpoint_to_resume(self, config: TrainConfig) -> Path | None:
+        if config.resume_ckp != "latest":
+            return Path(config.resume_ckp) if config.resume_ckp else None
+        path, passed_over = latest_good_checkpoint(config.save_ckp_path)
+        for sentence in passed_over:
+            self.say(f"{sentence}; going on from {path} instead")
+        return path
+
+    def describe(self) -> None:
+        """Write config.json, start wandb, and tell the user what is about to run."""
+        trainer, config = self.trainer, self.config
+        description = {
+            "train_config": config.to_dict(),
+            "model_config": trainer.model.config.to_dict(),
+            "num_parameters": self.num_parameters,
+            "train_tokens": len(trainer.train_tokens),
+            "valid_tokens": len(trainer.valid_tokens),
+            "machine": machine_description(trainer.device),
+        }
+        with atomic_write(self.run_dir / "config.json", "w") as file:
+            json.dump(description, file, indent=1)
+        if config.wandb_project and not config.no_wandb:
+            self.log.start_wandb(config.wandb_project, config.wandb_run_name, description, self.wandb_id)
+        self.say(
+            f"{self.num_parameters:,} parameters on {trainer.device}, {config.dtype}; "
+            f"{len(trainer.train_tokens):,} training tokens; steps {trainer.step} to {config.train_steps} of "
+            f"{config.batch_size} x {config.context_len} tokens; log in {self.run_dir}"
+        )
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint of that name and remove numbered ones beyond `keep_checkpoints`."""
+        path = Path(self.config.save_ckp_path) / name
+        self.trainer.save(path, validations=self.validations, wandb_id=self.wandb_id)
+        self.last_checkpoint = path
+        if name != FINAL_NAME and path not in self.numbered:
+            self.numbered.append(path)
+        while self.config.keep_checkpoints and len(self.numbered) > self.config.keep_checkpoints:
+            self.numbered.pop(0).unlink(missing_ok=True)
+
+    def validate(self) -> float:
+        """Measure the validation loss and remember it."""
+        loss = self.trainer.evaluate()
+        if not np.isfinite(loss):
+            raise DivergenceError(f"the validation loss became {loss}")
+        best = self.validations["best_val_loss"]
+        self.validations = {"final_val_loss": loss, "best_val_loss": loss if best is None else min(best, loss)}
+        return loss
+
+    def _place(self) -> dict[str, Any]:
+        return {"step": self.trainer.step, "seconds": round(self.trainer.seconds, 3), "tokens": self.trainer.tokens}
+
+    def _step_entry(self, outcome: StepOutcome) -> dict[str, Any]:
+        rate = self._window_tokens / self._window_seconds
+        self._window_seconds, self._window_tokens = 0.0, 0
+        return {
+            "train_loss": outcome.loss.item(),
+            "lr": outcome.lr,
+            "grad_norm": outcome.gradient_norm.item(),
+            "tokens_per_second": round(rate, 1),
+            "mfu": round(rate * self._flops_per_token / self._peak, 4) if self._peak else None,
+        }
+
+    def run(self, stop: StopRequest, bar: tqdm) -> tuple[Ending, str]:
+        """Train until the last step, the end of the time, or a request to stop."""
+        trainer, config = self.trainer, self.config
+        if trainer.step == 0:
+            self.log.write({**self._place(), "val_loss": self.validate()})
+        ending: Ending = "finished"
+        while trainer.step < config.train_steps:
+            started = time.perf_counter()
+            outcome = trainer.train_step()
+            out_of_time = config.max_minutes is not None and trainer.seconds >= 60 * config.max_minutes
+            last = out_of_time or trainer.step == config.train_steps
+            log_due = trainer.step % config.log_intervals == 0 or last
+            val_due = trainer.step % config.val_interval == 0 or last
+            save_due = trainer.step % config.save_intervals == 0
+            if log_due or val_due or save_due:
+                trainer.require_finite(outcome)
+            self._window_seconds += time.perf_counter() - started
+            self._window_tokens += config.batch_size * config.context_len
+            entry = self._place()
+            if log_due:
+                entry |= self._step_entry(outcome)
+                bar.set_postfix_str(
+                    f"loss {entry['train_loss']:.3f}, lr {outcome.lr:.1e}, {entry['tokens_per_second']:,.0f} tok/s"
+                )
+            if val_due:
+                entry["val_loss"] = self.validate()
+                self.say(f"step {trainer.step}: validation loss {entry['val_loss']:.4f}")
+            if log_due or val_due:
+                self.log.write(entry)
+            if self.on_step is not None:
+                self.on_step(entry)
+            bar.update()
+            if save_due:
+                self.save(checkpoint_name(trainer.step))
+            if last:
+                ending = "out of time" if trainer.step < config.train_steps else "finished"
+                break
+            if stop.requested:
+                if not save_due:
+                    self.save(checkpoint_name(trainer.step))
+                return "interrupted", f"stopped after step {trainer.step} as asked"
+        self.save(FINAL_NAME)
+        return ending, f"stopped after {config.max_minutes:g} minutes as asked" if ending == "out of time" else ""
+
+    def result(self, ending: Ending, message: str) -> TrainResult:
+        """Write the report and sum the run up."""
+        from cs336_basics.run_report import write_run_report  # matplotlib takes a second to load
+
+        self.log.close()
+        samples = [] if ending in ("interrupted", "diverged") else sample_texts(self.trainer.model, self.config)
+        report = write_run_report(self.run_dir, ending, samples)
+        return TrainResult(
+            ending=ending,
+            message=message,
+            **self.validations,
+            checkpoint_path=self.last_checkpoint,
+            metrics_path=self.log.path,
+            report_path=report,
+            steps=self.trainer.step,
+            tokens=self.trainer.tokens,
+            seconds=self.trainer.seconds,
+            num_parameters=self.num_parameters,
+        )
+
+
+def train(
+    config: TrainConfig, *, progress: bool = True, on_step: Callable[[dict[str, Any]], None] | None = None
+) -> TrainResult:
+    """Train a model, from the beginning or from a checkpoint.
+
+    The first Ctrl-C or SIGTERM ends the run after the current step with a checkpoint. Resumed from any of its
+    checkpoints, on the same machine and with the same number of threads, a run goes on bit for bit as if it had never
+    been stopped.
+
+    Args:
+        config: the settings. With `resume_ckp`, the model's must be those of the checkpoint; `resumed_config` takes
+            them from there.
+        progress: show a progress bar and messages.
+        on_step: called after every step with `step`, `seconds`, `tokens`, and at log steps and validations with what
+            goes into the log.
+
+    Raises:
+        UsageError: data, device, settings or the checkpoint cannot be used.
+    """
+    session = _Session(config, progress, on_step)
+    with session.log, StopRequest() as stop:
+        session.describe()
+        bar = tqdm(
+            total=session.config.train_steps, initial=session.trainer.step, unit="step", desc="training",
+            disable=not progress,
+        )  # fmt: skip
+        with bar:
+            try:
+                ending, message = session.run(stop, bar)
+            except DivergenceError as error:
+                good = session.last_checkpoint
+                ending, message = (
+                    "diverged",
+                    (
+                        f"training diverged after {session.trainer.step} steps: {error}; "
+                        + (f"the last good checkpoint is {good}" if good else "there is no checkpoint yet")
+                        + "; try a lower max_lr"
+                    ),
+                )
+        return session.result(ending, message)
+
+
+def measure_step_seconds(config: TrainConfig, steps: int = 3) -> float:
+    """The median time of one optimizer step, measured on random tokens after one to warm up.
+
+    No data is read and nothing is written, so a caller can choose `train_steps` to fit a time budget beforehand.
+
+    Args:
+        config: the settings; `vocab_size` must be given.
+        steps: how many steps to time.
+    """
+    if config.vocab_size is None:
+        raise ValueError("measure_step_seconds needs a config with vocab_size")
+    tokens = np.random.default_rng(0).integers(config.vocab_size, size=4 * config.context_len + 1)
+    trainer = Trainer(config, config.model_config(config.vocab_size), tokens, tokens)
+    times = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        trainer.train_step().loss.item()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[1:]))
