@@ -67,7 +67,7 @@ class Embedding(nn.Module):
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... d_model"]:
         # index_select rather than weight[token_ids]: its backward adds whole rows, several times faster on a CPU.
-        return self.weight.index_select(0, token_ids.flatten()).unflatten(0, token_ids.shape)
+        return self.weight.index_select(0, token_ids.flatten()).view(*token_ids.shape, -1)
 
     def extra_repr(self) -> str:
         vocab_size, d_model = self.weight.shape
