@@ -61,7 +61,7 @@ class TrainConfig:
     tie_embeddings: bool = _flag(False, "share the input embedding with the output layer")
     qk_norm: bool = _flag(False, "normalize queries and keys before attention")
 
-    batch_size: int = _flag(32, "sequences per optimizer step")
+    batch_size: int = _flag(8, "sequences per optimizer step")
     gradient_accumulation_steps: int = _flag(1, "parts a batch is split into, to save memory; must divide batch_size")
     train_steps: int = _flag(5000, "optimizer steps of the whole run")
     max_minutes: float | None = _flag(None, "stop after so many minutes of training", type=float, shown="no limit")

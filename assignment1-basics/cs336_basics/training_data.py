@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cs336_basics.command_line import UsageError
-from cs336_basics.default_text import default_text_files
+from cs336_basics.default_text import TRAIN_BYTES, VALID_BYTES, default_text_files
 from cs336_basics.token_file import encode_file, load_tokens, read_sidecar
 from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
 from cs336_basics.trainer.data_loading import check_dataset
@@ -32,7 +32,8 @@ def open_training_data(config: TrainConfig, announce: Callable[[str], None] = pr
     """Map `train.dat` and `valid.dat` of the configured folder; the default folder is filled first if need be.
 
     Raises:
-        UsageError: a named folder lacks the files, the vocabulary's size is unknown or too small, or a file is damaged or too short.
+        UsageError: a named folder lacks the files, the vocabulary's size is unknown or too small, or a file is damaged
+            or too short.
     """
     folder = Path(config.data_dir or DEFAULT_DATA_DIR)
     paths = [folder / TRAIN_NAME, folder / VALID_NAME]
@@ -56,23 +57,33 @@ def open_training_data(config: TrainConfig, announce: Callable[[str], None] = pr
     return TrainingData(train, valid, vocab_size)
 
 
-def make_default_data(data_dir: Path, tokenizer_dir: Path, announce: Callable[[str], None] = print) -> None:
+def make_default_data(
+    data_dir: Path,
+    tokenizer_dir: Path,
+    announce: Callable[[str], None] = print,
+    *,
+    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    train_bytes: int = TRAIN_BYTES,
+    valid_bytes: int = VALID_BYTES,
+) -> None:
     """Write the default text, train a tokenizer on it if `tokenizer_dir` holds none, and tokenize the text.
 
     Args:
         data_dir: gets the text and `train.dat`, `valid.dat`.
         tokenizer_dir: the tokenizer's folder.
         announce: is told what is being done.
+        vocab_size: of a new tokenizer; less where the text cannot fill it.
+        train_bytes, valid_bytes: sizes of generated text.
     """
     from cs336_basics.bpe.train import train_bpe
 
     announce(f"no {TRAIN_NAME} in {data_dir}: making it from the default text")
-    train_text, valid_text = default_text_files(data_dir)
+    train_text, valid_text = default_text_files(data_dir, train_bytes, valid_bytes)
     if tokenizer_dir.is_dir() and any(tokenizer_dir.iterdir()):
         tokenizer = Tokenizer.from_directory(tokenizer_dir)
     else:
-        announce(f"training a tokenizer of {DEFAULT_VOCAB_SIZE:,} tokens on {train_text}")
-        vocab, merges = train_bpe(train_text, DEFAULT_VOCAB_SIZE, [END_OF_TEXT], progress=True)
+        announce(f"training a tokenizer of {vocab_size:,} tokens on {train_text}")
+        vocab, merges = train_bpe(train_text, vocab_size, [END_OF_TEXT], progress=True)
         tokenizer = Tokenizer(vocab, merges, [END_OF_TEXT])
         tokenizer.save(tokenizer_dir)
     encode_file(tokenizer, train_text, data_dir / TRAIN_NAME)

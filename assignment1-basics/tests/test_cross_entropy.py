@@ -98,6 +98,15 @@ def test_logits_that_are_no_leaf_and_not_contiguous():
     torch.testing.assert_close(gradient, expected)
 
 
+def test_nothing_of_the_logits_size_is_kept_for_the_backward_pass_but_the_logits():
+    logits, targets = _case((50,), 1000)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        cross_entropy(logits, targets)
+    others = [tensor for tensor in kept if tensor.data_ptr() != logits.data_ptr()]
+    assert sum(tensor.numel() for tensor in others) == 2 * 50
+
+
 def test_targets_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(3,\).*\(2, 5\).*\(2,\)"):
         cross_entropy(torch.zeros(2, 5), torch.zeros(3, dtype=torch.long))
