@@ -1,0 +1,145 @@
+"""A study's results as files: table.md, table.csv, results.json, curves.png, losses.png and report.html."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure as Plot
+
+from cs336_basics.atomic_file import atomic_write
+from cs336_basics.check_pointing import load_model
+from cs336_basics.curves import figure_png, tidy
+from cs336_basics.experiments.study import Study
+from cs336_basics.experiments.tokens import CorpusFolders
+from cs336_basics.generate import generate_text
+from cs336_basics.report import Figure, Section, Table, Text, format_cell, write_report
+from cs336_basics.run_log import METRICS_NAME, read_metrics
+from cs336_basics.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from cs336_basics.experiments.engine import Options, Outcome
+
+PROMPTS = {"tinystories": "Once upon a time", "openwebtext": "The"}
+NEW_TOKENS = 256
+
+
+def write_results(
+    study: Study, outcomes: Sequence["Outcome"], folder: Path, options: "Options", corpus: CorpusFolders
+) -> None:
+    """Write all result files of the runs done so far into `folder`."""
+    table = outcome_table(study, outcomes)
+    curves = plot_curves(outcomes, folder)
+    blocks = [Figure(curves, "Validation loss against steps, and against wall-clock time.")]
+    pictures = {"curves.png": curves}
+    if study.x_axis is not None:
+        pictures["losses.png"] = plot_losses(outcomes, study.x_axis)
+        blocks.append(Figure(pictures["losses.png"], f"Last validation loss against {study.x_axis}."))
+    for name, png in pictures.items():
+        with atomic_write(folder / name) as file:
+            file.write(png)
+    with atomic_write(folder / "table.md", "w") as file:
+        file.write(markdown_table(table))
+    with atomic_write(folder / "table.csv", "w") as file:
+        rows = csv.writer(file)
+        rows.writerow(table.header)
+        rows.writerows(table.rows)
+    with atomic_write(folder / "results.json", "w") as file:
+        json.dump([asdict(outcome) for outcome in outcomes], file, indent=1)
+    sections = [Section("The question", [Text(study.question)]), Section("Results", [table, *blocks])]
+    if (sample := _sample(study, outcomes, options, corpus)) is not None:
+        sections.append(sample)
+    shared = {name: value for name, value in study.base.items() if name not in study.varied}
+    sections.append(
+        Section(
+            "Settings shared by all runs",
+            [Table(["setting", "value"], [*shared.items(), ("text", corpus.description)])],
+        )
+    )
+    write_report(folder / "report.html", study.title, sections, f"{len(outcomes)} runs at the scale “{options.scale}”")
+
+
+def outcome_table(study: Study, outcomes: Sequence["Outcome"]) -> Table:
+    """One row for each run: what was varied, and how it ended."""
+    header = [
+        "run",
+        *study.varied,
+        "parameters",
+        "steps",
+        "tokens",
+        "val. loss",
+        "best",
+        "minutes",
+        "tokens/s",
+        "ending",
+    ]
+    rows = [
+        [
+            outcome.run,
+            *(outcome.settings[name] for name in study.varied),
+            outcome.num_parameters,
+            outcome.steps,
+            outcome.tokens,
+            outcome.final_val_loss,
+            outcome.best_val_loss,
+            outcome.seconds / 60,
+            outcome.tokens / outcome.seconds if outcome.seconds else None,
+            outcome.ending,
+        ]
+        for outcome in outcomes
+    ]
+    return Table(header, rows, "Losses in nats per token; of runs that diverged, the last finite ones.")
+
+
+def markdown_table(table: Table) -> str:
+    """The table in GitHub's Markdown."""
+    lines = [table.header, ["---"] * len(table.header), *([format_cell(cell) for cell in row] for row in table.rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def plot_curves(outcomes: Sequence["Outcome"], folder: Path) -> bytes:
+    """Validation curves of all runs, as a PNG: against steps, and against minutes."""
+    figure = Plot(figsize=(11, 4.5), layout="constrained")
+    by_step, by_time = figure.subplots(1, 2)
+    for outcome in outcomes:
+        path = folder / outcome.run / METRICS_NAME
+        points = [entry for entry in read_metrics(path) if "val_loss" in entry] if path.is_file() else []
+        losses = [entry["val_loss"] for entry in points]
+        style = {"label": outcome.run, "linestyle": "--" if outcome.ending == "diverged" else "-"}
+        by_step.plot([entry["step"] for entry in points], losses, **style)
+        by_time.plot([entry["seconds"] / 60 for entry in points], losses, **style)
+    tidy(by_step, "step", "validation loss (nats per token)")
+    tidy(by_time, "wall clock (minutes)", "validation loss (nats per token)")
+    by_step.legend(frameon=False, fontsize="small")
+    return figure_png(figure)
+
+
+def plot_losses(outcomes: Sequence["Outcome"], x_axis: str) -> bytes:
+    """The last validation loss against a setting, as a PNG; runs that diverged are crosses."""
+    figure = Plot(figsize=(6.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    known = [outcome for outcome in outcomes if outcome.final_val_loss is not None]
+    good = [(outcome.settings[x_axis], outcome.final_val_loss) for outcome in known if outcome.ending != "diverged"]
+    bad = [(outcome.settings[x_axis], outcome.final_val_loss) for outcome in known if outcome.ending == "diverged"]
+    axes.plot(*zip(*good, strict=True) if good else ([], []), marker="o", color="#8c1515", label="ended well")
+    axes.plot(*zip(*bad, strict=True) if bad else ([], []), "x", color="#555555", label="diverged")
+    axes.set_xscale("log")
+    axes.legend(frameon=False)
+    tidy(axes, x_axis, "last validation loss (nats per token)")
+    return figure_png(figure)
+
+
+def _sample(study: Study, outcomes: Sequence["Outcome"], options: "Options", corpus: CorpusFolders) -> Section | None:
+    """A text by the best model."""
+    trained = [outcome for outcome in outcomes if outcome.checkpoint and outcome.ending != "diverged"]
+    if not trained:
+        return None
+    best = min(trained, key=lambda outcome: math.inf if outcome.final_val_loss is None else outcome.final_val_loss)
+    model = load_model(best.checkpoint, options.device)
+    tokenizer = Tokenizer.from_directory(corpus.tokenizer_dir)
+    prompt = PROMPTS[study.corpus]
+    text = generate_text(model, tokenizer, prompt, NEW_TOKENS, temperature=0.8, top_p=0.9, seed=options.seed)
+    return Section(f"What {best.run} writes", [Text(text, preformatted=True)])
