@@ -78,7 +78,7 @@ def training_flops_per_token(config: TransformerConfig, context_length: int | No
     return 3 * forward_flops_per_token(config, context_length)
 
 
-def saved_activations(config: TransformerConfig, context_length: int | None = None) -> int:
+def saved_activations(config: TransformerConfig) -> int:
     """Values per token that this package keeps for the backward pass in float32, on a CPU, without torch.compile.
 
     A layer keeps the inputs of its products and norms: the residual stream before and after attention, both normed
@@ -87,17 +87,14 @@ def saved_activations(config: TransformerConfig, context_length: int | None = No
     kept), one per norm the inverse root mean square. The feed-forward network keeps 3 · d_ff. QK-norm also keeps
     queries and keys as they were before. At the end stand the output head's input and the logits.
     """
-    length = config.context_length if context_length is None else context_length
-    if length < 1:
-        raise UsageError(f"context_length is {length}; allowed is any whole number above 0")
     d_model, heads = config.d_model, config.num_heads
     per_layer = 6 * d_model + 3 * config.d_ff + heads
     if config.norm != "none":
         per_layer += 2 * (d_model + 1)
     if config.qk_norm:
         per_layer += 2 * (d_model + heads)
-    # Pre-norm: the final norm's input, inverse root mean square and output. Otherwise the residual stream has one more
-    # state than it has layers (post-norm: than it has norms).
+    # Pre-norm: the final norm's input, inverse root mean square and output. Otherwise only the residual stream's first
+    # state (post-norm) or last state (no norms), which no layer above counts.
     outside = 2 * d_model + 1 if config.norm == "pre" else d_model
     return config.num_layers * per_layer + outside + config.vocab_size
 
@@ -130,7 +127,7 @@ def memory(config: TransformerConfig, batch_size: int, context_length: int | Non
         "parameters": weights,
         "gradients": weights,
         "AdamW state": 2 * weights,
-        "saved activations": per_value * saved_activations(config, length),
+        "saved activations": per_value * saved_activations(config),
         "gradient of the logits": per_value * config.vocab_size,
     }
 
