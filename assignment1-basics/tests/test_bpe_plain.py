@@ -222,3 +222,15 @@ def test_training_needs_neither_torch_nor_numba_for_small_work(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+def test_both_methods_give_the_same_and_auto_chooses_by_size(tmp_path, monkeypatch):
+    from cs336_basics.bpe import train
+
+    path = tmp_path / "text"
+    path.write_bytes("".join(AWKWARD[name].decode(errors="replace") for name in AWKWARD).encode())
+    plain = train_bpe(path, 400, OVERLAPPING, method="plain")
+    assert train_bpe(path, 400, OVERLAPPING, method="fast") == plain
+    monkeypatch.setattr(train, "train_bpe_plain", lambda *_, **__: pytest.fail("the plain path was taken"))
+    monkeypatch.setattr(train, "PLAIN_UP_TO_BYTES", path.stat().st_size - 1)
+    assert train_bpe(path, 400, OVERLAPPING) == plain

@@ -65,14 +65,22 @@ def test_a_safe_cut_stays_safe_whatever_follows(before, after, special_tokens):
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
-@given(data=st.lists(st.binary(max_size=4) | texts.map(str.encode), max_size=10).map(b"".join))
+@given(
+    data=st.lists(
+        st.binary(max_size=4)
+        | texts.map(str.encode)
+        | st.sampled_from([b"a \xff", b"\xe2\x82 \xff b", b" \xf0\x9f\x98"]),
+        max_size=10,
+    ).map(b"".join)
+)
 def test_malformed_bytes_do_not_disturb_the_cuts(data):
-    blocks = list(cut_into_blocks([data], SPECIALS, 3))
+    specials = [*SPECIALS, "a \ufffd", "\ufffd\ufffd b", " \ufffd"]
+    blocks = list(cut_into_blocks([data], specials, 3))
     decoded = [decode_utf8(block) for block in blocks]
     text, num_malformed = decode_utf8(data)
     assert "".join(part for part, _ in decoded) == text
     assert sum(count for _, count in decoded) == num_malformed
-    assert [piece for part, _ in decoded for piece in all_pieces(part, SPECIALS)] == all_pieces(text, SPECIALS)
+    assert [piece for part, _ in decoded for piece in all_pieces(part, specials)] == all_pieces(text, specials)
 
 
 @pytest.mark.parametrize(

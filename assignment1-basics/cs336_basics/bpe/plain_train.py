@@ -8,18 +8,16 @@ on bytes instead of characters as in GPT-2.
 """
 
 import heapq
-import multiprocessing
 import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import pairwise
 
-from cs336_basics.bpe.ordered_map import ordered_map
 from cs336_basics.bpe.pretokenize import pretokens, special_token_pattern, split_at_special_tokens
 from cs336_basics.bpe.text_blocks import BLOCK_SIZE, decode_utf8, read_blocks
+from cs336_basics.bpe.workers import ordered_map, process_pool
 
 Pair = tuple[int, int]
 """The ids of two neighboring tokens."""
@@ -101,9 +99,7 @@ def _map_in_processes(
     if num_workers == 1:
         yield from map(count, blocks)
         return
-    # "spawn" works alike on Linux and macOS, and is safe where the caller has threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    with process_pool(num_workers) as pool:
         yield from ordered_map(pool, count, blocks, under_way=2 * num_workers)
 
 

@@ -32,6 +32,9 @@ _SAFE_PLACE = regex.compile(
 )
 
 
+_REPLACEMENT = "\ufffd".encode()
+
+
 def safe_cut(data: bytes, special_tokens: Sequence[bytes] = ()) -> int:
     """The last place where `data`, the start of a longer text, can be cut; 0 where there is none.
 
@@ -46,16 +49,18 @@ def safe_cut(data: bytes, special_tokens: Sequence[bytes] = ()) -> int:
     end = len(data) - max(reach - 1, 0)  # any special token across an earlier place is in sight, whole
     while match := _SAFE_PLACE.search(data, 0, end):
         cut = match.end()
-        window = data[max(cut - reach, 0) : cut + reach]
-        if not any(_lies_across(token, window, min(cut, reach)) for token in special_tokens):
+        before, after = data[max(cut - reach, 0) : cut], data[cut : cut + reach]
+        if not any(_lies_across(token, before, after) for token in special_tokens):
             return cut
         end = cut  # the look-ahead character must stay in sight, so the next place is at least one byte to the left
     return 0
 
 
-def _lies_across(token: bytes, window: bytes, cut: int) -> bool:
-    start = window.find(token, max(cut - len(token) + 1, 0), cut + len(token) - 1)
-    return start != -1
+def _lies_across(token: bytes, before: bytes, after: bytes) -> bool:
+    if _REPLACEMENT in token:  # then malformed bytes may be a part of it
+        before, after = (part.decode(errors="replace").encode() for part in (before, after))
+    size = len(token) - 1
+    return token in before[max(len(before) - size, 0) :] + after[:size]
 
 
 def cut_into_blocks(
@@ -102,4 +107,4 @@ def decode_utf8(data: bytes) -> tuple[str, int]:
         return data.decode("utf-8"), 0
     except UnicodeDecodeError:
         text = data.decode("utf-8", errors="replace")
-        return text, text.count("\ufffd") - data.count("\ufffd".encode())
+        return text, text.count("\ufffd") - data.count(_REPLACEMENT)
