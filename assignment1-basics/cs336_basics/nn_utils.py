@@ -1,4 +1,4 @@
-"""The course's import names for softmax, the loss and gradient clipping."""
+"""The course's import name for softmax, the loss and gradient clipping."""
 
 from cs336_basics.model.functional import softmax
 from cs336_basics.trainer.cross_entropy import cross_entropy

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cs336_basics.accounting import training_flops_per_token
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.check_pointing import FINAL_NAME, checkpoint_name, latest_good_checkpoint
+from cs336_basics.device import resolve_device
 from cs336_basics.machine import machine_description
 from cs336_basics.run_log import RunLog
 from cs336_basics.trainer.interrupts import StopRequest
@@ -70,6 +71,7 @@ class _Session:
     def __init__(self, config: TrainConfig, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
         self.on_step = on_step
         self.progress = progress
+        resolve_device(config.device)  # a device that is not here is told before data are made
         resumed = self._checkpoint_to_resume(config)
         data = open_training_data(config, announce=self.say)
         self.trainer = Trainer(config, config.model_config(data.vocab_size), data.train, data.valid)

@@ -1,12 +1,13 @@
 """The most floating-point operations per second a device can do: the denominator of model FLOPs utilization (MFU)."""
 
+import re
 import time
 from functools import cache
 
 import torch
 
 # Dense peaks in TFLOP/s, (bf16 or fp16 tensor cores with fp32 sums, fp32 without TF32), from NVIDIA's data sheets and
-# architecture white papers. The first name that occurs in the device's name counts, so longer names come first.
+# architecture white papers. The first name whose words occur in the device's name counts, so longer names come first.
 _NVIDIA_TERAFLOPS = {
     "B200": (2250.0, 75.0),
     "GH200": (989.0, 67.0),
@@ -29,7 +30,7 @@ _NVIDIA_TERAFLOPS = {
 def nvidia_peak_flops(name: str, dtype: torch.dtype) -> float | None:
     """The data sheet's peak in FLOP/s for a CUDA device's name, or None for one that is not in the table."""
     for key, (half, single) in _NVIDIA_TERAFLOPS.items():
-        if key in name:
+        if re.search(rf"\b{key}\b", name):
             return (half if dtype in (torch.bfloat16, torch.float16) else single) * 1e12
     return None
 
