@@ -237,6 +237,10 @@ def test_only_the_newest_checkpoints_are_kept(make_config, tmp_path):
     _run(make_config(save_intervals=5, keep_checkpoints=2))
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["checkpoint_25.pt", "checkpoint_30.pt", "checkpoint_final.pt"]
+    folder = tmp_path / "run" / "checkpoints"
+    _run(config_from_arguments(["--resume_ckp", str(folder / "checkpoint_30.pt"), "--train_steps", "40"]))
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["checkpoint_35.pt", "checkpoint_40.pt", "checkpoint_final.pt"]
 
 
 @pytest.mark.parametrize(

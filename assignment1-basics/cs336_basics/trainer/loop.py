@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cs336_basics.accounting import training_flops_per_token
 from cs336_basics.atomic_file import atomic_write
-from cs336_basics.check_pointing import FINAL_NAME, checkpoint_name, latest_good_checkpoint
+from cs336_basics.check_pointing import FINAL_NAME, checkpoint_name, checkpoints_newest_first, latest_good_checkpoint
 from cs336_basics.device import resolve_device
 from cs336_basics.machine import machine_description
 from cs336_basics.run_log import RunLog
@@ -89,6 +89,9 @@ class _Session:
         )
         self.last_checkpoint = resumed
         self.numbered: list[Path] = []
+        if resumed is not None:
+            earlier = reversed(checkpoints_newest_first(config.save_ckp_path))
+            self.numbered = [path for path in earlier if path.name != FINAL_NAME]
         self.log = RunLog(self.run_dir, self.trainer.step if resumed is not None else None)
         self.num_parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         self._flops_per_token = training_flops_per_token(self.trainer.model.config)
