@@ -62,12 +62,13 @@ def _enter(pairs: np.ndarray, rows: np.ndarray) -> None:
 def build_merge_ranks(merges: Sequence[tuple[bytes, bytes]], id_of: dict[bytes, int]) -> MergeRanks:
     """The tables for `merges`, where `id_of` gives the id of every byte string they name and of the 256 bytes."""
     symbol_of = {bytes([byte]): byte for byte in range(256)}
-    pairs = np.empty((len(merges), 2), dtype=np.int32)
-    merged = np.empty(len(merges), dtype=np.int32)
-    for rank, (left, right) in enumerate(merges):
-        pairs[rank, 0] = symbol_of.setdefault(left, len(symbol_of))
-        pairs[rank, 1] = symbol_of.setdefault(right, len(symbol_of))
-        merged[rank] = symbol_of.setdefault(left + right, len(symbol_of))
+
+    def symbol(token: bytes) -> int:
+        return symbol_of.setdefault(token, len(symbol_of))
+
+    triples = [(symbol(left), symbol(right), symbol(left + right)) for left, right in merges]
+    table = np.array(triples, dtype=np.int32).reshape(-1, 3)
+    pairs, merged = table[:, :2].copy(), table[:, 2].copy()
     rows = np.zeros((1 << (4 * len(merges) + 16).bit_length(), 2), dtype=np.int64)
     _enter(pairs, rows)
     token_id = np.array([id_of[token] for token in symbol_of], dtype=np.uint32)

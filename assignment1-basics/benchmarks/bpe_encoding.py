@@ -1,0 +1,186 @@
+"""Time encoding against tiktoken, HF tokenizers and gigatoken: same vocabulary, same text, fresh processes, equal ids.
+
+    uv run python benchmarks/bpe_encoding.py
+    uv run python benchmarks/bpe_encoding.py --text $CS336_DATA/text/novels/*.txt --vocab-size 10000
+    uv run python benchmarks/bpe_encoding.py --gpt2 gpt2_vocab.json gpt2_merges.txt
+
+Every tool reads the file itself and keeps the ids of the whole text. "Start" is everything before: imports, loading the
+vocabulary, a first short text. "Encode" begins with empty caches. Speed is per CPU second, so it is that of one core.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cs336_basics.command_line import run_command
+from cs336_basics.tokenizer import Tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from corpus import read_pieces, write_corpus
+from fresh_process import alternating, print_table, report, run_fresh, without_foreign_extensions
+
+END = "<|endoftext|>"
+FIRST_TEXT = "A first short text."
+NAMES = {
+    "ours": "cs336_basics",
+    "plain": "cs336_basics, plain path",
+    "tiktoken": "tiktoken",
+    "hf": "HF tokenizers",
+    "gigatoken": "gigatoken",
+}
+Encode = Callable[[str], list[np.ndarray]]
+
+
+def load_ours(folder: Path) -> Encode:
+    without_foreign_extensions()
+    from cs336_basics.bpe.fast import FastEncoder
+
+    tokenizer = Tokenizer.from_directory(folder)
+    encoder = FastEncoder(tokenizer.vocab, tokenizer.merges, tokenizer.special_tokens)
+    encoder.encode(FIRST_TEXT.encode())
+    return lambda path: [encoder.clone().encode(np.fromfile(path, dtype=np.uint8))]
+
+
+def load_plain(folder: Path) -> Encode:
+    tokenizer = Tokenizer.from_directory(folder)
+    return lambda path: [np.fromiter(tokenizer.encode_plain(piece), np.uint32) for piece in read_pieces(path)]
+
+
+def load_tiktoken(folder: Path) -> Encode:
+    import tiktoken
+
+    from cs336_basics.bpe.vocab_files import tiktoken_arguments
+
+    tokenizer = Tokenizer.from_directory(folder)
+    encoding = tiktoken.Encoding(
+        "ours", **tiktoken_arguments(tokenizer.vocab, tokenizer.merges, tokenizer.special_tokens)
+    )
+    encoding.encode(FIRST_TEXT)
+    return lambda path: [encoding.encode_to_numpy(piece, allowed_special="all") for piece in read_pieces(path)]
+
+
+def load_hf(folder: Path) -> Encode:
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode(FIRST_TEXT)
+
+    def encode(path: str) -> list[np.ndarray]:
+        pieces = (piece.split(END) for piece in read_pieces(path))
+        documents = ([document + END for document in piece[:-1]] + [piece[-1]] for piece in pieces)
+        return [np.array(encoding.ids, np.uint32) for batch in documents for encoding in tokenizer.encode_batch(batch)]
+
+    return encode
+
+
+def load_gigatoken(folder: Path) -> Encode:
+    import gigatoken
+
+    tokenizer = gigatoken.Tokenizer(str(folder / "tokenizer.json"))
+    tokenizer.encode(FIRST_TEXT)
+    return lambda path: [np.asarray(tokenizer.encode(Path(path).read_bytes()))]
+
+
+LOAD: dict[str, Callable[[Path], Encode]] = {
+    "ours": load_ours,
+    "plain": load_plain,
+    "tiktoken": load_tiktoken,
+    "hf": load_hf,
+    "gigatoken": load_gigatoken,
+}
+
+
+def work(tool: str, folder: Path, path: str) -> None:
+    """One run, in this process."""
+    encode = LOAD[tool](folder)
+    start_cpu, wall = time.process_time(), time.perf_counter()
+    pieces = encode(path)
+    encode_cpu, wall = time.process_time() - start_cpu, time.perf_counter() - wall
+    digest = hashlib.sha256()
+    for ids in pieces:
+        digest.update(ids.astype("<u4").tobytes())
+    report(
+        start_cpu=start_cpu,
+        encode_cpu=encode_cpu,
+        encode_wall=wall,
+        num_tokens=sum(len(ids) for ids in pieces),
+        sha256=digest.hexdigest(),
+    )
+
+
+def make_tokenizer(arguments: argparse.Namespace, folder: Path, path: Path) -> None:
+    """Save the tokenizer to be timed: GPT-2's, or one trained on the text."""
+    from cs336_basics.bpe.fast import train_bpe_fast
+    from cs336_basics.bpe.vocab_files import load_gpt2_files
+    from cs336_basics.hf_tokenizer import export_tokenizer
+
+    if arguments.gpt2:
+        tokenizer = Tokenizer(*load_gpt2_files(*arguments.gpt2, [END]), [END])
+    else:
+        tokenizer = Tokenizer(*train_bpe_fast(path, arguments.vocab_size, [END]), [END])
+    tokenizer.save(folder)
+    export_tokenizer(folder, folder, tokenizer.vocab_size, context_length=1024)
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE", help="texts (default: stories)")
+    parser.add_argument("--size-mb", type=int, default=100, help="repeat the text up to this size (default: 100)")
+    parser.add_argument("--vocab-size", type=int, default=32_000, help="tokens to train on the text (default: 32000)")
+    parser.add_argument("--gpt2", nargs=2, metavar=("VOCAB_JSON", "MERGES_TXT"), help="take this vocabulary instead")
+    parser.add_argument(
+        "--peers", nargs="*", choices=list(NAMES)[1:], default=["tiktoken", "hf", "gigatoken"],
+        help="(default: tiktoken hf gigatoken)",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each tool (default: 3)")
+    parser.add_argument("--worker", choices=list(NAMES), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--path", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        work(arguments.worker, arguments.folder, arguments.path)
+        return
+
+    from machine import describe_machine
+
+    packages = ["numba", *(peer.replace("hf", "tokenizers") for peer in arguments.peers if peer != "plain")]
+    print(describe_machine(os.cpu_count() or 1, "cpu", packages))
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name) / "text"
+        write_corpus(path, arguments.text, arguments.size_mb * 1_000_000)
+        make_tokenizer(arguments, folder, path)
+        common = ["--folder", str(folder), "--path", str(path)]
+        run_fresh(__file__, ["--worker", "ours", *common])  # compile the kernels
+        results = alternating(__file__, ["ours", *arguments.peers], common, arguments.rounds)
+        size = path.stat().st_size / 1e6
+        vocab_size = len(json.loads((folder / "vocab.json").read_text()))
+    ours = results["ours"]
+    rows = [
+        [
+            NAMES[tool],
+            f"{size / result['encode_cpu']:.1f}",
+            f"{ours['encode_cpu'] / result['encode_cpu']:.3g}",
+            f"{result['encode_cpu']:.2f}",
+            f"{result['start_cpu']:.2f}",
+            f"{result['encode_wall']:.2f}",
+            f"{result['peak'] / 1e6:.0f}",
+            "the same" if result["sha256"] == ours["sha256"] else f"differ ({result['num_tokens']:,.0f})",
+        ]
+        for tool, result in results.items()
+    ]
+    print(f"\n{size:.0f} MB of text, vocabulary of {vocab_size}, {ours['num_tokens']:,.0f} tokens:\n")
+    print_table(
+        ["", "MB per CPU s", "speed ÷ ours", "encode CPU s", "start CPU s", "encode wall s", "peak MB", "ids"], rows
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
