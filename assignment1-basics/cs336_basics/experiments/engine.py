@@ -87,7 +87,8 @@ def run_study(study: Study, options: Options) -> list[Outcome]:
         loss = "no validation" if outcome.final_val_loss is None else f"validation loss {outcome.final_val_loss:.4f}"
         say(f"=== {run.name}: {outcome.ending}, {loss}, {outcome.steps:,} steps in {outcome.seconds / 60:.1f} minutes")
         left_out = runs[number:] if study.stop_after_divergence and outcome.ending == "diverged" else ()
-        write_results(study, outcomes, folder, options, corpus)
+        is_last = bool(left_out) or number == len(runs)
+        write_results(study, outcomes, folder, corpus, options, with_sample=is_last)
         if left_out:
             say(f"{run.name} diverged: leaving out {', '.join(other.name for other in left_out)}")
             break

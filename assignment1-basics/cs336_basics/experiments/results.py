@@ -28,9 +28,14 @@ NEW_TOKENS = 256
 
 
 def write_results(
-    study: Study, outcomes: Sequence["Outcome"], folder: Path, options: "Options", corpus: CorpusFolders
+    study: Study,
+    outcomes: Sequence["Outcome"],
+    folder: Path,
+    corpus: CorpusFolders,
+    options: "Options",
+    with_sample: bool,
 ) -> None:
-    """Write all result files of the runs done so far into `folder`."""
+    """Write all result files of the runs done so far into `folder`; a sample lets the best model write something."""
     table = outcome_table(study, outcomes)
     curves = plot_curves(outcomes, folder)
     blocks = [Figure(curves, "Validation loss against steps, and against wall-clock time.")]
@@ -50,8 +55,8 @@ def write_results(
     with atomic_write(folder / "results.json", "w") as file:
         json.dump([asdict(outcome) for outcome in outcomes], file, indent=1)
     sections = [Section("The question", [Text(study.question)]), Section("Results", [table, *blocks])]
-    if (sample := _sample(study, outcomes, options, corpus)) is not None:
-        sections.append(sample)
+    if with_sample:
+        sections += _sample(study, outcomes, corpus, options)
     shared = {name: value for name, value in study.base.items() if name not in study.varied}
     sections.append(
         Section(
@@ -132,14 +137,13 @@ def plot_losses(outcomes: Sequence["Outcome"], x_axis: str) -> bytes:
     return figure_png(figure)
 
 
-def _sample(study: Study, outcomes: Sequence["Outcome"], options: "Options", corpus: CorpusFolders) -> Section | None:
-    """A text by the best model."""
+def _sample(study: Study, outcomes: Sequence["Outcome"], corpus: CorpusFolders, options: "Options") -> list[Section]:
     trained = [outcome for outcome in outcomes if outcome.checkpoint and outcome.ending != "diverged"]
     if not trained:
-        return None
+        return []
     best = min(trained, key=lambda outcome: math.inf if outcome.final_val_loss is None else outcome.final_val_loss)
     model = load_model(best.checkpoint, options.device)
     tokenizer = Tokenizer.from_directory(corpus.tokenizer_dir)
     prompt = PROMPTS[study.corpus]
     text = generate_text(model, tokenizer, prompt, NEW_TOKENS, temperature=0.8, top_p=0.9, seed=options.seed)
-    return Section(f"What {best.run} writes", [Text(text, preformatted=True)])
+    return [Section(f"What {best.run} writes", [Text(text, preformatted=True)])]

@@ -1,0 +1,170 @@
+"""`cs336 quickstart`: its treatment of texts and folders, its plan, and whole runs in processes of their own."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from html import unescape
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cs336 import cli
+from cs336.quickstart.text import LEAST_BYTES, split_text, write_default_text
+from cs336_basics.command_line import UsageError
+from cs336_basics.run_log import read_metrics
+from cs336_basics.stories import END_OF_TEXT, generate_stories
+
+PROSE = "It was a fine day. The cat sat on the mat and looked at the birds.\nThey sang.\n\n" * 400
+
+
+def quickstart(*arguments, cwd=None):
+    command = [sys.executable, "-c", "from cs336.cli import main; main()", "quickstart", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+
+
+# ---------------------------------------------------------------- the text
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), min_size=1, max_size=12),
+    st.sampled_from([END_OF_TEXT, "\n\n", "\n", " ", ""]),
+)
+def test_the_parts_are_the_whole_text(tmp_path_factory, pieces, mark):
+    folder = tmp_path_factory.mktemp("split")
+    text = mark.join(pieces)
+    text += "x" * max(0, LEAST_BYTES - len(text.encode()))
+    (folder / "mine.txt").write_bytes(text.encode())
+    texts = split_text(folder / "mine.txt", folder / "parts", minutes=4)
+    train, valid = texts.train.read_bytes().decode(), texts.valid.read_bytes().decode()
+    assert train + valid == text.removeprefix("\ufeff")
+    assert train
+    assert valid
+    assert (texts.train_bytes, texts.valid_bytes) == (len(train.encode()), len(valid.encode()))
+
+
+@pytest.mark.parametrize("mark", [f"\n{END_OF_TEXT}\n", "\n\n", "\n", " "])
+def test_the_cut_is_at_a_border(tmp_path, mark):
+    pieces = [f"piece{number:03}" * 3 for number in range(300)]
+    (tmp_path / "mine.txt").write_text(mark.join(pieces), newline="")
+    texts = split_text(tmp_path / "mine.txt", tmp_path, minutes=4)
+    assert texts.train.read_text().strip().removesuffix(END_OF_TEXT).strip().endswith(tuple(pieces))
+    assert texts.valid.read_text().strip().startswith(tuple(pieces))
+    assert 0.85 < texts.train_bytes / (texts.train_bytes + texts.valid_bytes) < 0.95
+
+
+def test_byte_order_mark_and_line_ends(tmp_path):
+    content = ("Line one.\r\nLine two.\r\n" * 200).encode()
+    (tmp_path / "mine.txt").write_bytes(b"\xef\xbb\xbf" + content)
+    texts = split_text(tmp_path / "mine.txt", tmp_path, minutes=4)
+    assert texts.train.read_bytes() + texts.valid.read_bytes() == content
+
+
+def test_of_a_large_file_only_the_beginning_is_used(tmp_path):
+    (tmp_path / "mine.txt").write_text("é" * 3_000_001)
+    texts = split_text(tmp_path / "mine.txt", tmp_path, minutes=0.5)
+    assert 1_990_000 < texts.train_bytes + texts.valid_bytes <= 2_000_000
+    assert "the first 2 MB are used" in texts.note
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has 0 bytes; a text to learn from needs at least 2,000"),
+        (b"too short", "has 9 bytes"),
+        (b"a" * 5_000 + b"\xff" + b"a" * 5_000, "is not UTF-8 text: byte 5,000 is 0xff"),
+        (b"a" * 5_000 + "é".encode()[:1], "is not UTF-8 text"),
+    ],
+)
+def test_a_bad_text_is_refused(tmp_path, content, message):
+    (tmp_path / "mine.txt").write_bytes(content)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        split_text(tmp_path / "mine.txt", tmp_path / "parts", minutes=4)
+    assert not (tmp_path / "parts").exists()
+
+
+def test_default_text_follows_the_seed(tmp_path):
+    first = write_default_text(tmp_path / "a", 0.1, seed=1)
+    again = write_default_text(tmp_path / "b", 0.1, seed=1)
+    other = write_default_text(tmp_path / "c", 0.1, seed=2)
+    assert first.train.read_bytes() == again.train.read_bytes() != other.train.read_bytes()
+    stories = set(first.train.read_text().split(END_OF_TEXT))
+    assert not (stories - {"\n"}) & set(first.valid.read_text().split(END_OF_TEXT))
+    assert next(generate_stories(2)) in first.train.read_text()
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--minutes", "0"], "--minutes 0 is not possible"),
+        (["--minutes", "nan"], "--minutes nan is not possible"),
+        (["--seed", "-1"], "--seed -1 is negative"),
+        (["--text", "nowhere.txt"], "--text nowhere.txt is not a file"),
+        (["--text", "short.txt"], "short.txt has 5 bytes"),
+        (["--device", "abacus"], "device 'abacus' is unknown"),
+        (["--out", "taken"], "--out taken holds other files"),
+        (["--out", "short.txt"], "--out short.txt is a file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_text("short")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command(lambda argv: cli.app(argv, prog_name="cs336"), ["quickstart", *arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
+    assert (tmp_path / "taken" / "thesis.tex").read_text() == "mine"
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+@pytest.mark.slow
+def test_a_run_on_ones_own_text(tmp_path):
+    (tmp_path / "mine.txt").write_text(PROSE)
+    with quickstart("--text", "mine.txt", "--minutes", "0.3", "--out", "made", cwd=tmp_path) as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert re.findall(r"^(\d)\. ", output, re.MULTILINE) == list("123456")
+    page = unescape((tmp_path / "made" / "report.html").read_text())
+    assert "data:image/png;base64" in page
+    assert str((tmp_path / "made" / "report.html").resolve()) == output.splitlines()[-1]
+    losses = [
+        entry["val_loss"] for entry in read_metrics(tmp_path / "made" / "run" / "metrics.jsonl") if "val_loss" in entry
+    ]
+    assert losses[-1] < 0.7 * losses[0]
+    assert "The cat sat on the mat" in output  # so little text is soon known by heart
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "mine.txt"]
+    assert json.loads((tmp_path / "made" / "quickstart.json").read_text())["done"] is True
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on(tmp_path):
+    arguments = ["--minutes", "0.6", "--out", tmp_path / "made", "--seed", "3"]
+    with quickstart(*arguments) as process:
+        checkpoints = tmp_path / "made" / "checkpoints"
+        while not list(checkpoints.glob("checkpoint_*.pt")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+    if process.returncode == 0:
+        pytest.fail("the run ended before it could be interrupted")
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "interrupted"
+    before = read_metrics(tmp_path / "made" / "run" / "metrics.jsonl")
+    with quickstart(*arguments) as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "going on with it" in output
+    assert read_metrics(tmp_path / "made" / "run" / "metrics.jsonl")[: len(before)] == before
+    assert "Once upon a time" in output
