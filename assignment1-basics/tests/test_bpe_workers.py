@@ -27,14 +27,16 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("reason", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_a_parent_that_is_killed_or_interrupted(tmp_path, reason):
     (tmp_path / "program.py").write_text(PROGRAM)
-    parent = subprocess.Popen(
-        [sys.executable, str(tmp_path / "program.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, str(tmp_path / "program.py")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     workers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
     assert workers
     parent.send_signal(reason)
-    parent.communicate()
+    parent.wait()
+    parent.stdout.close()
     _, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()
     assert alive == []
 
 
