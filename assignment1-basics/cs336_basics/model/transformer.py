@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cs336_basics.command_line import UsageError
 from cs336_basics.model.attention import AttentionFunction, CausalMultiHeadSelfAttention
 from cs336_basics.model.config import FeedForwardKind, NormPlacement, PositionKind, TransformerConfig
 from cs336_basics.model.kv_cache import KeyValueCache, LayerCache
