@@ -105,6 +105,11 @@ def test_overlapping_special_tokens(tmp_path, special_tokens):
     check(tmp_path / "text", data, 40, special_tokens)
 
 
+@pytest.mark.parametrize("special_tokens", [["ab", "abcd"], ["abcd", "ab"], ["bc", "abc", "abcde"]])
+def test_of_special_tokens_that_start_alike_the_longest_is_the_border(tmp_path, special_tokens):
+    check(tmp_path / "text", b"abcdef abcd abx abcde xabcdefg abcabcd ab" * 3, 30, special_tokens)
+
+
 fragments = st.sampled_from(["a", "b", "ab", "aa", " ", "  ", "\n", "'s", "é", "1", "<|a|>", "a b", "\0", "中"])
 random_texts = st.lists(fragments, max_size=60).map("".join).map(str.encode) | st.binary(max_size=60)
 

@@ -28,16 +28,21 @@ if __name__ == "__main__":
 def test_workers_end_with_a_parent_that_is_killed_or_interrupted(tmp_path, reason):
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py")]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with open(tmp_path / "errors", "w") as errors:
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
     workers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
     assert workers
-    parent.send_signal(reason)
+    if reason == signal.SIGINT:
+        os.killpg(parent.pid, reason)  # as a terminal does it: to the workers too
+    else:
+        parent.send_signal(reason)
     parent.wait()
     parent.stdout.close()
     _, alive = psutil.wait_procs(workers, timeout=10)
     for worker in alive:
         worker.kill()
     assert alive == []
+    assert "SpawnProcess" not in (tmp_path / "errors").read_text(), "only the parent has something to say"
 
 
 def test_results_come_in_order_and_few_items_are_taken_ahead():
