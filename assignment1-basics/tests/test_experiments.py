@@ -86,6 +86,7 @@ def test_ended_runs_are_not_repeated_but_changed_ones_are(out):
     assert [outcome.run for outcome in second] == ["lr_0.01"]
     assert second[0].num_parameters > first[1].num_parameters
     assert logs[0].stat().st_mtime_ns == before[0]
+    assert (logs[1].parent.with_name("lr_0.01.old1") / "metrics.jsonl").stat().st_mtime_ns == before[1]
 
 
 def test_divergence_is_a_result_and_ends_a_sweep(out):

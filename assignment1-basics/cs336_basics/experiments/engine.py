@@ -2,12 +2,12 @@
 
 Everything is kept in `OUT/STUDY/`: for each run a folder with its log, report, checkpoint and `outcome.json`; beside
 them the study's results. Called again, runs that have ended are not repeated, and one that was interrupted or killed
-goes on from its latest checkpoint. A run counts as the same only with the same settings.
+goes on from its latest checkpoint. A run counts as the same only with the same settings and text; one of other
+settings is set aside, not overwritten.
 """
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,7 +139,8 @@ def _finished_or_trained(
     if same:
         config = TrainConfig(**begun["config"])
     else:
-        shutil.rmtree(run_dir, ignore_errors=True)  # of other settings
+        if run_dir.is_dir():
+            say(f"{run_dir} is of other settings and is kept as {_set_aside(run_dir)}")
         if study.fill_minutes is not None and options.train_steps is None:
             config = _fill_time(config, study.vocab_size, say)
         with atomic_write(run_dir / "begun.json", "w") as file:
@@ -148,6 +149,14 @@ def _finished_or_trained(
     with atomic_write(outcome_path, "w") as file:
         json.dump(asdict(outcome), file, indent=1)
     return outcome
+
+
+def _set_aside(run_dir: Path) -> Path:
+    """Rename a run's folder: what was trained with other settings may have taken hours."""
+    number = 1
+    while (aside := run_dir.with_name(f"{run_dir.name}.old{number}")).exists():
+        number += 1
+    return run_dir.rename(aside)
 
 
 def _fill_time(config: TrainConfig, vocab_size: int, say: Callable[[str], None]) -> TrainConfig:

@@ -106,31 +106,43 @@ def markdown_table(table: Table) -> str:
 
 
 def plot_curves(outcomes: Sequence["Outcome"], folder: Path) -> bytes:
-    """Validation curves of all runs, as a PNG: against steps, and against minutes."""
+    """Validation curves of all runs, as a PNG: against steps, and against minutes.
+
+    The axes end just above the loss before training: a curve that diverges leaves them at the top.
+    """
     figure = Plot(figsize=(11, 4.5), layout="constrained")
-    by_step, by_time = figure.subplots(1, 2)
+    by_step, by_time = figure.subplots(1, 2, sharey=True)
+    lowest, untrained = math.inf, 0.0
     for outcome in outcomes:
         path = folder / outcome.run / METRICS_NAME
         points = [entry for entry in read_metrics(path) if "val_loss" in entry] if path.is_file() else []
         losses = [entry["val_loss"] for entry in points]
+        lowest, untrained = min([lowest, *losses]), max([untrained, *losses[:1]])
         style = {"label": outcome.run, "linestyle": "--" if outcome.ending == "diverged" else "-"}
         by_step.plot([entry["step"] for entry in points], losses, **style)
         by_time.plot([entry["seconds"] / 60 for entry in points], losses, **style)
     tidy(by_step, "step", "validation loss (nats per token)")
     tidy(by_time, "wall clock (minutes)", "validation loss (nats per token)")
+    if untrained:
+        margin = 0.05 * (untrained - lowest) or 0.1
+        by_step.set_ylim(lowest - margin, untrained + margin)
     by_step.legend(frameon=False, fontsize="small")
     return figure_png(figure)
 
 
 def plot_losses(outcomes: Sequence["Outcome"], x_axis: str) -> bytes:
-    """The last validation loss against a setting, as a PNG; runs that diverged are crosses."""
+    """The last validation loss against a setting, as a PNG; runs that diverged are crosses along the top."""
     figure = Plot(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    known = [outcome for outcome in outcomes if outcome.final_val_loss is not None]
-    good = [(outcome.settings[x_axis], outcome.final_val_loss) for outcome in known if outcome.ending != "diverged"]
-    bad = [(outcome.settings[x_axis], outcome.final_val_loss) for outcome in known if outcome.ending == "diverged"]
-    axes.plot(*zip(*good, strict=True) if good else ([], []), marker="o", color="#8c1515", label="ended well")
-    axes.plot(*zip(*bad, strict=True) if bad else ([], []), "x", color="#555555", label="diverged")
+    good = [outcome for outcome in outcomes if outcome.final_val_loss is not None and outcome.ending != "diverged"]
+    losses = [outcome.final_val_loss for outcome in good]
+    axes.plot(
+        [outcome.settings[x_axis] for outcome in good], losses, marker="o", color="#8c1515", label="trained to the end"
+    )
+    diverged = [outcome.settings[x_axis] for outcome in outcomes if outcome.ending == "diverged"]
+    if diverged:
+        top = max(losses, default=1.0) + 0.15 * (max(losses, default=1.0) - min(losses, default=0.0) or 1.0)
+        axes.plot(diverged, [top] * len(diverged), "x", color="#555555", markersize=9, label="diverged")
     axes.set_xscale("log")
     axes.legend(frameon=False)
     tidy(axes, x_axis, "last validation loss (nats per token)")
