@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cs336_basics.model.functional import rms_norm, swiglu_gate, upcast
 
@@ -29,6 +30,7 @@ class _RMSNorm(torch.autograd.Function):
         return (x32 * inverse_rms).mul_(weight).to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, inverse_rms = ctx.saved_tensors
         normalized = upcast(x) * inverse_rms
@@ -58,6 +60,7 @@ class _SwiGLUGate(torch.autograd.Function):
         return torch.sigmoid(gate).mul_(gate).mul_(up)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         sigmoid = torch.sigmoid(gate)

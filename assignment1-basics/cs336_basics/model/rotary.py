@@ -40,7 +40,7 @@ class RotaryEmbedding(nn.Module):
         pairs = torch.arange(0, self.dim, 2, dtype=torch.float64, device="cpu")
         positions = torch.arange(self.context_length, dtype=torch.float64, device="cpu")
         angles = torch.outer(positions, self.theta ** (-pairs / self.dim))
-        self.cos_sin = torch.stack((angles.cos(), angles.sin()), dim=-1).to(device, torch.float32)
+        self.cos_sin = torch.stack((angles.cos(), angles.sin()), dim=-1).float().to(device)
 
     def _apply(self, *args, **kwargs) -> "RotaryEmbedding":
         # Every cast or move of a module comes through here: build again, so that `model.bfloat16()` keeps exact tables

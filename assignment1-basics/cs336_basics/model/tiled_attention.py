@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cs336_basics.model.functional import upcast
 
@@ -63,6 +64,7 @@ class _TiledAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, out, log_sum_exp = ctx.saved_tensors
         scale = 1 / math.sqrt(q.shape[-1])
