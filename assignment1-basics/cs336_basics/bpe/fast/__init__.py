@@ -3,7 +3,7 @@
 Read in this order:
 
 - `jit`: how kernels are compiled, where the machine code is cached, and the line that announces the compilation;
-- `bits`: three small functions numba does not offer (unaligned load, count of trailing zeros, classify 64 bytes);
+- `bits`: eight bytes as one number, 64 bytes as bitmaps;
 - `specials`: special tokens as arrays, and where they occur in a text;
 - `pretokens`: where GPT-2's pre-tokenizer begins a new pre-token, as a bitmap, 64 bytes at a time;
 - `chunks`: a block's pre-tokens, chunk by chunk;

@@ -1,9 +1,10 @@
-"""Machine instructions that numba has no function for: the only place of this package that speaks LLVM.
+"""Bytes eight at a time, and 64 of them as bitmaps: the arithmetic underneath the kernels.
 
-`classify64` looks at 64 bytes at once and answers in bitmaps: bit i of a mask is 1 where byte i is in the class. The
-compiler turns each comparison into a few vector instructions (AVX2, AVX-512 or NEON, whatever the machine has).
-
-MEASUREMENT_PLACEHOLDER
+Two functions are single machine instructions that numba has no name for, so they are written in LLVM's terms: an
+unaligned load and the count of trailing zeros. Everything else is arithmetic on 64-bit numbers taken as eight bytes.
+Measured on 120 MB of English on one core: with one byte at a time in `classify64`, a fresh training run (vocabulary of
+10,000) takes 1.1 times the CPU time, encoding 1.25 times; vector instructions in its place gain nothing more that can
+be told from noise, nor does prefetching the rows of the word table.
 """
 
 from typing import Any
@@ -13,24 +14,29 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_INT64 = ir.IntType(64)
-_GROUP = ir.VectorType(ir.IntType(8), 64)
+from .jit import kernel
+
 NUM_MASKS = 6
 """`classify64` writes six masks: letter, number, white space, space, apostrophe, not ASCII."""
 
-
-def _element_pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Pointer to element `index` of a one-dimensional contiguous numba array."""
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+_ONES = 0x0101010101010101
+_EACH = np.uint64(_ONES)
+_TOP_BITS = np.uint64(0x80 * _ONES)
+_LOW_SEVEN = np.uint64(0x7F * _ONES)
+_LOWER_CASE = np.uint64(0x20 * _ONES)  # the bit in which the two cases of a letter differ
+# Times this number, the eight top bits meet in the highest byte, in order.
+_GATHER = np.uint64(0x0002040810204081)
+_EIGHT, _HIGHEST_BYTE = np.uint64(8), np.uint64(56)
 
 
 @intrinsic
 def load8(typing_context, text, position):  # noqa: ANN001, ANN201
     """load8(text: uint8[:], position: int64) -> uint64: the 8 bytes from `position`, the first one lowest."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        pointer = _element_pointer(context, builder, signature.args[0], *arguments)
-        return builder.load(builder.bitcast(pointer, _INT64.as_pointer()), align=1)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.gep(array.data, [arguments[1]])
+        return builder.load(builder.bitcast(pointer, ir.IntType(64).as_pointer()), align=1)
 
     return types.uint64(text, types.int64), generate
 
@@ -39,84 +45,63 @@ def load8(typing_context, text, position):  # noqa: ANN001, ANN201
 def trailing_zeros(typing_context, word):  # noqa: ANN001, ANN201
     """trailing_zeros(word: uint64) -> int64: the index of the lowest set bit; `word` must not be 0."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
 
 
-@intrinsic
-def prefetch(typing_context, table, row):  # noqa: ANN001, ANN201
-    """prefetch(table: uint64[:, :], row: int64): ask the memory for a row that is going to be read soon."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        columns = builder.extract_value(array.shape, 1)
-        pointer = builder.gep(array.data, [builder.mul(arguments[1], columns)])
-        byte_pointer, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [byte_pointer], ir.FunctionType(ir.VoidType(), [byte_pointer, int32, int32, int32])
-        )
-        read, keep_in_all_caches, data = (ir.Constant(int32, value) for value in (0, 3, 1))
-        builder.call(function, [builder.bitcast(pointer, byte_pointer), read, keep_in_all_caches, data])
-        return context.get_dummy_value()
-
-    return types.void(table, types.int64), generate
+def _range_constants(first: str, last: str) -> tuple[np.uint64, np.uint64]:
+    """What to add to a byte below 128 so that its top bit says "not below `first`", and "above `last`"."""
+    return np.uint64((0x80 - ord(first)) * _ONES), np.uint64((0x7F - ord(last)) * _ONES)
 
 
-@intrinsic
-def classify64(typing_context, text, position, masks, first):  # noqa: ANN001, ANN201
-    """classify64(text: uint8[:], position: int64, masks: uint64[:], first: int64): masks of text[position:][:64].
+_FROM_A, _AFTER_Z = _range_constants("a", "z")
+_FROM_0, _AFTER_9 = _range_constants("0", "9")
+_FROM_TAB, _AFTER_RETURN = _range_constants("\t", "\r")
+_FROM_SPACE, _AFTER_SPACE = _range_constants(" ", " ")
+_FROM_APOSTROPHE, _AFTER_APOSTROPHE = _range_constants("'", "'")
 
-    Writes `NUM_MASKS` words to masks[first:]: ASCII letters, ASCII digits, ASCII white space, the space, the
-    apostrophe, and bytes of 128 and more. Bit i speaks of byte position + i.
+
+@kernel
+def _bits_of(top_bits: np.uint64) -> np.uint64:
+    """The top bits of eight bytes as the eight lowest bits."""
+    return ((top_bits & _TOP_BITS) * _GATHER) >> _HIGHEST_BYTE
+
+
+@kernel
+def classify64(text: np.ndarray, position: int, masks: np.ndarray, first: int) -> None:
+    """Write the `NUM_MASKS` masks of text[position:position + 64] to masks[first:]; bit i is byte position + i.
+
+    The classes are ASCII letters, digits, white space, the space, the apostrophe; and all bytes of 128 and more.
     """
-
-    def splat(value: int) -> ir.Constant:
-        return ir.Constant(_GROUP, [value] * 64)
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        text_pointer = _element_pointer(context, builder, signature.args[0], *arguments[:2])
-        mask_pointer = _element_pointer(context, builder, signature.args[2], *arguments[2:])
-        group = builder.load(builder.bitcast(text_pointer, _GROUP.as_pointer()), align=1)
-
-        def in_range(values: Any, low: int, count: int) -> Any:
-            # One unsigned comparison: values below `low` wrap around to large numbers.
-            return builder.icmp_unsigned("<", builder.sub(values, splat(low)), splat(count))
-
-        def equal_to(character: str) -> Any:
-            return builder.icmp_unsigned("==", group, splat(ord(character)))
-
-        lower_case = builder.or_(group, splat(0x20))  # the letters' two cases differ in this bit
-        classes = (
-            in_range(lower_case, ord("a"), 26),
-            in_range(group, ord("0"), 10),
-            builder.or_(equal_to(" "), in_range(group, ord("\t"), 5)),
-            equal_to(" "),
-            equal_to("'"),
-            builder.icmp_signed("<", group, splat(0)),
-        )
-        for column, members in enumerate(classes):
-            mask = builder.bitcast(members, _INT64)
-            builder.store(mask, builder.gep(mask_pointer, [ir.Constant(_INT64, column)]))
-        return context.get_dummy_value()
-
-    return types.void(text, types.int64, masks, types.int64), generate
+    letter = number = white = space = apostrophe = not_ascii = np.uint64(0)
+    for i in range(8):
+        word = load8(text, position + 8 * i)
+        low = word & _LOW_SEVEN  # now no addition below carries into the next byte
+        lower = low | _LOWER_CASE
+        shift = _EIGHT * np.uint64(i)
+        is_space = (low + _FROM_SPACE) & ~(low + _AFTER_SPACE) & ~word
+        is_control = (low + _FROM_TAB) & ~(low + _AFTER_RETURN) & ~word
+        letter |= _bits_of((lower + _FROM_A) & ~(lower + _AFTER_Z) & ~word) << shift
+        number |= _bits_of((low + _FROM_0) & ~(low + _AFTER_9) & ~word) << shift
+        white |= _bits_of(is_space | is_control) << shift
+        space |= _bits_of(is_space) << shift
+        apostrophe |= _bits_of((low + _FROM_APOSTROPHE) & ~(low + _AFTER_APOSTROPHE) & ~word) << shift
+        not_ascii |= _bits_of(word) << shift
+    masks[first], masks[first + 1], masks[first + 2] = letter, number, white
+    masks[first + 3], masks[first + 4], masks[first + 5] = space, apostrophe, not_ascii
 
 
-@intrinsic
-def equal64(typing_context, text, position, byte):  # noqa: ANN001, ANN201
-    """equal64(text: uint8[:], position: int64, byte: uint8) -> uint64: bit i is 1 where text[position + i] == byte."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        pointer = _element_pointer(context, builder, signature.args[0], *arguments[:2])
-        group = builder.load(builder.bitcast(pointer, _GROUP.as_pointer()), align=1)
-        undefined, int32 = ir.Constant(_GROUP, ir.Undefined), ir.IntType(32)
-        wanted = builder.insert_element(undefined, arguments[2], ir.Constant(int32, 0))
-        wanted = builder.shuffle_vector(wanted, undefined, ir.Constant(ir.VectorType(int32, 64), [0] * 64))
-        return builder.bitcast(builder.icmp_unsigned("==", group, wanted), _INT64)
-
-    return types.uint64(text, types.int64, types.uint8), generate
+@kernel
+def has_byte64(text: np.ndarray, position: int, byte: np.uint8) -> bool:
+    """Whether `byte` is among text[position:position + 64]."""
+    repeated = np.uint64(byte) * _EACH
+    zeros = np.uint64(0)
+    for i in range(8):
+        word = load8(text, position + 8 * i) ^ repeated  # a byte is 0 where it was equal ...
+        zeros |= (word - _EACH) & ~word  # ... and only if there is a 0, some top bit is 1 here
+    return zeros & _TOP_BITS != np.uint64(0)
 
 
 def word_masks(length_limit: int) -> tuple[np.ndarray, np.ndarray]:

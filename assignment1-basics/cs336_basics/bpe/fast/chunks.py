@@ -59,8 +59,6 @@ class Workspace(NamedTuple):
     """uint64: one bit for each byte, set where a pre-token begins."""
     starts: np.ndarray
     """int32: offsets of the pre-tokens in the chunk, then the chunk's length."""
-    home: np.ndarray
-    """int32: for each pre-token, the row of the word table where its search begins."""
     extent: np.ndarray
     """int64[3]: the chunk's end, its number of pre-tokens, and the index of the first special token after it."""
 
@@ -72,7 +70,6 @@ def new_workspace(chunk_bytes: int = 4 * CHUNK_BYTES) -> Workspace:
         masks=np.empty((groups + 1) * NUM_MASKS, dtype=np.uint64),
         bitmap=np.empty(groups, dtype=np.uint64),
         starts=np.empty(groups * 64 + 1, dtype=np.int32),
-        home=np.empty(groups * 64 + 1, dtype=np.int32),
         extent=np.zeros(3, dtype=np.int64),
     )
 

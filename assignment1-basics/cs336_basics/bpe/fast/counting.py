@@ -24,7 +24,6 @@ from .word_table import (
     SHORT_LIMIT,
     VALUE,
     WordTable,
-    find_homes,
     find_long_row,
     find_short_row,
     grown,
@@ -60,9 +59,9 @@ def _count_known(
             continue
         length = np.int64(work.starts[i + 1]) - start
         if length <= SHORT_LIMIT:
-            row = find_short_row(text, begin + start, length, np.int64(work.home[i]), table.rows)
+            row = find_short_row(text, begin + start, length, table.rows)
         else:
-            row = find_long_row(text, begin + start, length, np.int64(work.home[i]), table)
+            row = find_long_row(text, begin + start, length, table)
         if row < 0:
             return i, -1 - row, next_wall
         table.rows[row, VALUE] += _ONE
@@ -95,7 +94,6 @@ def _count_block(
         wall = progress[WALL]
         while wall < wall_at.shape[0] and wall_at[wall] < begin + work.starts[word]:
             wall += 1
-        find_homes(text, begin, work.starts, word, count, table, work.home)
         while True:
             word, row, wall = _count_known(text, begin, word, count, wall, wall_at, work, table)
             if word == count:
@@ -114,18 +112,14 @@ def _count_block(
 
 
 @kernel
-def _add_words(
-    letters: np.ndarray, offsets: np.ndarray, counts: np.ndarray, first: int, table: WordTable, home: np.ndarray
-) -> int:
+def _add_words(letters: np.ndarray, offsets: np.ndarray, counts: np.ndarray, first: int, table: WordTable) -> int:
     """Add words with their counts to a table, from `first` on; returns the first one there was no room for."""
     for i in range(first, counts.shape[0]):
         length = offsets[i + 1] - offsets[i]
-        span = offsets[i : i + 2]
-        find_homes(letters, 0, span, 0, 1, table, home)
         if length <= SHORT_LIMIT:
-            row = find_short_row(letters, offsets[i], length, np.int64(home[0]), table.rows)
+            row = find_short_row(letters, offsets[i], length, table.rows)
         else:
-            row = find_long_row(letters, offsets[i], length, np.int64(home[0]), table)
+            row = find_long_row(letters, offsets[i], length, table)
         if row >= 0:
             table.rows[row, VALUE] += np.uint64(counts[i])
         elif has_room(length, table):
@@ -196,9 +190,8 @@ class WordCounter:
         """Add the counts of another counter to this one's."""
         self.num_malformed += other.num_malformed
         letters, offsets, counts = unpack(other._table, PADDING)
-        home = np.empty(1, dtype=np.int32)
         done = 0
-        while (done := _add_words(letters, offsets, counts, done, self._table, home)) < len(counts):
+        while (done := _add_words(letters, offsets, counts, done, self._table)) < len(counts):
             self._table = grown(self._table, int(offsets[done + 1] - offsets[done]))
 
     def words(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .bits import equal64, trailing_zeros
+from .bits import has_byte64
 from .jit import kernel
 
 
@@ -17,6 +17,8 @@ class SpecialTokens(NamedTuple):
     """int64, one more than tokens: token k is text[offsets[k]:offsets[k + 1]]."""
     first_bytes: np.ndarray
     """uint8: the different bytes that tokens begin with."""
+    is_first_byte: np.ndarray
+    """bool[256]: the same, by byte."""
 
 
 class Occurrences(NamedTuple):
@@ -40,8 +42,10 @@ def pack_special_tokens(tokens: list[bytes]) -> SpecialTokens:
     offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
     offsets[1:] = np.cumsum([len(token) for token in tokens])
     first_bytes = np.array(sorted({token[0] for token in tokens}), dtype=np.uint8)
+    is_first_byte = np.zeros(256, dtype=np.bool_)
+    is_first_byte[first_bytes] = True
     text = np.frombuffer(b"".join(tokens) + b"\0", dtype=np.uint8).copy()
-    return SpecialTokens(text, offsets, first_bytes)
+    return SpecialTokens(text, offsets, first_bytes, is_first_byte)
 
 
 @kernel
@@ -64,28 +68,25 @@ def _find(
 ) -> int:
     """Fill the three arrays as far as they reach; returns how many occurrences there are in text[:end]."""
     found = 0
-    begin = 0
-    while begin < end:
-        candidates = np.uint64(0)
+    position_end = 0  # of the last one found
+    for begin in range(0, end, 64):
+        has_first_byte = False  # nearly all stretches of text have none
         for k in range(specials.first_bytes.shape[0]):
-            candidates |= equal64(text, begin, specials.first_bytes[k])
-        next_begin = begin + 64
-        while candidates != np.uint64(0):
-            place = begin + trailing_zeros(candidates)
-            candidates &= candidates - np.uint64(1)
-            if place >= end:
-                break
-            k = _token_at(text, place, end, specials)
+            has_first_byte |= has_byte64(text, begin, specials.first_bytes[k])
+        if not has_first_byte:
+            continue
+        for i in range(max(begin, position_end), min(begin + 64, end)):
+            if i < position_end or not specials.is_first_byte[text[i]]:
+                continue
+            k = _token_at(text, i, end, specials)
             if k >= 0:
                 size = specials.offsets[k + 1] - specials.offsets[k]
                 if found < position.shape[0]:
-                    position[found] = place
+                    position[found] = i
                     length[found] = size
                     token[found] = k
                 found += 1
-                next_begin = place + size
-                break
-        begin = next_begin
+                position_end = i + size
     return found
 
 

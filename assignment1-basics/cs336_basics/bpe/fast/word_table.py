@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .bits import load8, prefetch, trailing_zeros, word_masks
+from .bits import load8, trailing_zeros, word_masks
 from .jit import kernel
 
 LOW, HIGH, VALUE, LENGTH = range(4)
@@ -77,22 +77,6 @@ def _short_key(text: np.ndarray, position: int, length: int) -> tuple[np.uint64,
 
 
 @kernel
-def find_homes(
-    text: np.ndarray, begin: int, starts: np.ndarray, first: int, last: int, table: WordTable, home: np.ndarray
-) -> None:
-    """For the words first ... last - 1 of a chunk: compute the home row and have it fetched into the cache."""
-    num_rows = table.rows.shape[0]
-    for i in range(first, last):
-        length = np.int64(starts[i + 1] - starts[i])
-        if length <= SHORT_LIMIT:
-            low, high = _short_key(text, begin + starts[i], length)
-            home[i] = _home_row(_hash_short(low, high), num_rows)
-            prefetch(table.rows, np.int64(home[i]))
-        else:
-            home[i] = _home_row(_hash_long(text, begin + starts[i], length), num_rows)
-
-
-@kernel
 def _same_letters(a: np.ndarray, a_first: int, b: np.ndarray, b_first: int, length: int) -> bool:
     i = 0
     while i < length and a[a_first + i] == b[b_first + i]:
@@ -101,10 +85,10 @@ def _same_letters(a: np.ndarray, a_first: int, b: np.ndarray, b_first: int, leng
 
 
 @kernel
-def find_short_row(text: np.ndarray, position: int, length: int, home: int, rows: np.ndarray) -> int:
+def find_short_row(text: np.ndarray, position: int, length: int, rows: np.ndarray) -> int:
     """The row of a word of up to `SHORT_LIMIT` bytes; -1 - row if it is absent and `row` is free for it."""
     low, high = _short_key(text, position, length)
-    row = home
+    row = _home_row(_hash_short(low, high), rows.shape[0])
     while rows[row, LOW] != low or rows[row, HIGH] != high:
         if rows[row, HIGH] == _ZERO:
             return -1 - row
@@ -113,11 +97,11 @@ def find_short_row(text: np.ndarray, position: int, length: int, home: int, rows
 
 
 @kernel
-def find_long_row(text: np.ndarray, position: int, length: int, home: int, table: WordTable) -> int:
+def find_long_row(text: np.ndarray, position: int, length: int, table: WordTable) -> int:
     """The same for a longer word. Apart, because the compiler inlines the short one only if it stands alone."""
     rows = table.rows
     low = _hash_long(text, position, length)
-    row = home
+    row = _home_row(low, rows.shape[0])
     while rows[row, HIGH] != _ZERO:
         high = rows[row, HIGH]
         if (
