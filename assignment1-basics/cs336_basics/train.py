@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {result.message}", file=sys.stderr)
         raise SystemExit(1)
     if result.interrupted:
-        print(f"{result.message}; go on with: python cs336_basics/train.py --resume_ckp {result.checkpoint_path}")
+        print(
+            f"{result.message}; go on with: uv run python cs336_basics/train.py --resume_ckp {result.checkpoint_path}"
+        )
         raise SystemExit(130)
     if result.message:
         print(result.message)

@@ -79,8 +79,8 @@ def test_preformatted_text_keeps_its_lines(tmp_path):
 def test_columns_of_numbers_are_set_to_the_right():
     table = Table(["name", "loss", "mixed"], [["a", 1.5, 1], ["b", None, "x"]])
     assert table.numeric == [False, True, False]
-    assert [format_cell(value) for value in (123456, 12345.6, 0.00012345, None, False, "a")] == [
-        "123,456", "12,346", "0.0001234", "–", "no", "a",
+    assert [format_cell(value) for value in (123456, 1234.6, 0.00012345, None, False, "a")] == [
+        "123,456", "1,235", "0.0001234", "–", "no", "a",
     ]  # fmt: skip
 
 

@@ -102,11 +102,11 @@ def test_killed_stopped_and_resumed_is_the_run_that_never_was(tmp_path, monkeypa
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     command = output.strip().splitlines()[-1].split("go on with: ")[1]
-    assert command.startswith("python cs336_basics/train.py --resume_ckp broken/checkpoint_")
+    assert command.startswith("uv run python cs336_basics/train.py --resume_ckp broken/checkpoint_")
     stopped_at = read_checkpoint(command.split()[-1])["iteration"]
     assert killed_at < stopped_at < STEPS
 
-    resumed = train(config_from_arguments(command.split()[2:]), progress=False)
+    resumed = train(config_from_arguments(command.split()[4:]), progress=False)
     undisturbed = train(
         config_from_arguments([*FLAGS, "--run_dir", "whole", "--save_ckp_path", "whole"]), progress=False
     )
