@@ -12,6 +12,7 @@ Read in this order:
 - `word_table`: a hash table from pre-tokens to numbers, without Python objects;
 - `counting`: how often each pre-token occurs in a file, with threads;
 - `pair_order`: which of two pairs is merged first;
+- `pair_table`: the words as cells, the pairs with their counts and occurrences;
 - `merging`: the merges, from the counts;
 - `training`: `train_bpe_fast`, all of the above together;
 - `merge_ranks`: the merges of one pre-token when encoding;

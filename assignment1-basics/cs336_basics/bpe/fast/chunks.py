@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cs336_basics.command_line import UsageError
+
 from .bits import NUM_MASKS, trailing_zeros
 from .jit import kernel
 from .pretokens import ONE, WHITE_SPACE, ZERO, decode_character, find_pretokens
@@ -64,7 +66,13 @@ class Workspace(NamedTuple):
 
 
 def new_workspace(chunk_bytes: int = 4 * CHUNK_BYTES) -> Workspace:
-    """Room for chunks of up to `chunk_bytes` bytes."""
+    """Room for chunks of up to `chunk_bytes` bytes.
+
+    Raises:
+        UsageError: a chunk of the text has 2^31 bytes or more.
+    """
+    if chunk_bytes >= 2**31:
+        raise UsageError(f"the text has {chunk_bytes} bytes without white space to cut it at; allowed are {2**31 - 1}")
     groups = chunk_bytes // 64 + 2
     return Workspace(
         masks=np.empty((groups + 1) * NUM_MASKS, dtype=np.uint64),

@@ -1,10 +1,10 @@
 """The merges: from the counted words to the list of merged pairs.
 
-All words lie in one array of *cells*, one cell for each byte, with a wall between words. A token of several bytes is
-written to its first and its last cell, so both neighbours can be read off and its length leads from one to the other.
+The words lie in cells, and every pair of neighboring tokens has an exact count and a list of occurrences, as
+`pair_table` says. A token of several bytes is written to its first and its last cell, so that its neighbors on both
+sides can be read off, and its length leads from one to the other.
 
-Every pair of neighbouring tokens has an entry with its exact count and the list of its *occurrences*: positions of its
-first byte. A merge of (a, b) walks that list only. It changes the counts of the neighbouring pairs, (x, a) and (b, y),
+A merge of (a, b) walks that list only. It changes the counts of the neighboring pairs, (x, a) and (b, y),
 and gives rise to new ones, (x, ab) and (ab, y), whose lists it writes. Positions are never taken out of the old
 lists: a position that no longer holds the pair is skipped when its turn comes.
 
@@ -19,7 +19,6 @@ import numpy as np
 
 from cs336_basics.command_line import UsageError
 
-from .bits import trailing_zeros
 from .jit import kernel
 from .pair_order import (
     COUNT,
@@ -33,13 +32,26 @@ from .pair_order import (
     pair_key,
     set_token,
 )
+from .pair_table import (
+    FIRST_OCCURRENCE,
+    HEAP,
+    KEY_PLUS_1,
+    NUM_OCCURRENCES,
+    OCCURRENCES,
+    PAIR_COUNT,
+    PAIRS,
+    THRESHOLD,
+    TOKEN,
+    WORD,
+    count_byte_pairs,
+    fill_cells,
+    find_pair,
+    grown_pairs,
+)
 
-TOKEN, WORD = range(2)
-WALL, COVERED = -1, -2
-KEY_PLUS_1, PAIR_COUNT, FIRST_OCCURRENCE, NUM_OCCURRENCES = range(4)
-PAIRS, OCCURRENCES, HEAP, THRESHOLD = range(4)
+COVERED = -2
+"""What stands in the cells between a token's first and its last one."""
 MERGES_DONE, STOP = range(2)
-_MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 class Neighbors(NamedTuple):
@@ -53,84 +65,6 @@ class Neighbors(NamedTuple):
     """int32: how many of the records below name this neighbor."""
     cursor: np.ndarray
     """int32: where the next occurrence of the new pair is written; -1 if the new pair has none."""
-
-
-@kernel
-def _find_pair(pairs: np.ndarray, key: int) -> int:
-    """The row of `key` in the hash table, or the free row where it belongs."""
-    num_rows = pairs.shape[0]
-    mixed = np.uint64(key) * _MIX_1
-    mixed ^= mixed >> np.uint64(32)
-    row = np.int64((mixed * _MIX_2) >> np.uint64(64 - trailing_zeros(np.uint64(num_rows))))
-    while pairs[row, KEY_PLUS_1] != key + 1 and pairs[row, KEY_PLUS_1] != 0:
-        row = (row + 1) & (num_rows - 1)
-    return row
-
-
-@kernel
-def _grown_pairs(pairs: np.ndarray) -> np.ndarray:
-    larger = np.zeros((2 * pairs.shape[0], 4), dtype=np.int64)
-    for old_row in range(pairs.shape[0]):
-        if pairs[old_row, KEY_PLUS_1] != 0:
-            row = _find_pair(larger, pairs[old_row, KEY_PLUS_1] - 1)
-            for column in range(4):
-                larger[row, column] = pairs[old_row, column]
-    return larger
-
-
-@kernel
-def _fill_cells(offsets: np.ndarray, letters: np.ndarray, cells: np.ndarray, text: np.ndarray) -> None:
-    """Lay out the words, a wall before the first and after each; text[i] is the byte of cell i."""
-    cell = 0
-    cells[cell, TOKEN] = WALL
-    cells[cell, WORD] = 0
-    for word in range(offsets.shape[0] - 1):
-        for i in range(offsets[word], offsets[word + 1]):
-            cell += 1
-            cells[cell, TOKEN] = letters[i]
-            cells[cell, WORD] = word
-            text[cell] = letters[i]
-        cell += 1
-        cells[cell, TOKEN] = WALL
-        cells[cell, WORD] = word
-    for byte in range(256):
-        text[cells.shape[0] + byte] = byte
-
-
-@kernel
-def _count_byte_pairs(
-    cells: np.ndarray, counts: np.ndarray, pairs: np.ndarray, occurrences: np.ndarray, sizes: np.ndarray
-) -> None:
-    """Enter every pair of bytes with its count and its occurrences, in order of position."""
-    count_of = np.zeros(65536, dtype=np.int64)
-    cursor = np.zeros(65536, dtype=np.int64)
-    for cell in range(1, cells.shape[0] - 1):
-        left, right = np.int64(cells[cell, TOKEN]), np.int64(cells[cell + 1, TOKEN])
-        if left >= 0 and right >= 0:
-            count_of[left << 8 | right] += counts[cells[cell, WORD]]
-            cursor[left << 8 | right] += 1
-    first = 0
-    largest = 0
-    for pair in range(65536):
-        number = cursor[pair]
-        cursor[pair] = first
-        if number > 0:
-            key = pair_key(pair >> 8, pair & 255)
-            row = _find_pair(pairs, key)
-            pairs[row, KEY_PLUS_1] = key + 1
-            pairs[row, PAIR_COUNT] = count_of[pair]
-            pairs[row, FIRST_OCCURRENCE] = first
-            pairs[row, NUM_OCCURRENCES] = number
-            sizes[PAIRS] += 1
-            largest = max(largest, count_of[pair])
-        first += number
-    for cell in range(1, cells.shape[0] - 1):
-        left, right = np.int64(cells[cell, TOKEN]), np.int64(cells[cell + 1, TOKEN])
-        if left >= 0 and right >= 0:
-            occurrences[cursor[left << 8 | right]] = cell
-            cursor[left << 8 | right] += 1
-    sizes[OCCURRENCES] = first
-    sizes[THRESHOLD] = largest + 1
 
 
 @kernel
@@ -161,7 +95,7 @@ def _pop_best(pairs: np.ndarray, heap: np.ndarray, sizes: np.ndarray, tokens: To
     """Take the best pair off the heap: its row in `pairs`, or -1 if the heap runs empty."""
     while sizes[HEAP] > 0:
         key = heap[0, KEY]
-        row = _find_pair(pairs, key)
+        row = find_pair(pairs, key)
         count = pairs[row, PAIR_COUNT]
         if heap[0, COUNT] != count and count >= sizes[THRESHOLD]:
             heap_sift(heap, 0, sizes[HEAP], count, key, tokens)  # it has fallen: back to its place
@@ -253,12 +187,12 @@ def _settle(
         if neighbors.seen[x] > 0:  # its first record
             old_key = pair_key(x, replaced) if is_before else pair_key(replaced, x)
             if neighbors.lost[x] > 0 and old_key != merged_key:
-                pairs[_find_pair(pairs, old_key), PAIR_COUNT] -= neighbors.lost[x]
+                pairs[find_pair(pairs, old_key), PAIR_COUNT] -= neighbors.lost[x]
             neighbors.cursor[x] = -1
             gained = neighbors.gained[x]
             if gained > 0:
                 key = pair_key(x, merged) if is_before else pair_key(merged, x)
-                row = _find_pair(pairs, key)
+                row = find_pair(pairs, key)
                 pairs[row, KEY_PLUS_1] = key + 1
                 pairs[row, PAIR_COUNT] = gained
                 pairs[row, FIRST_OCCURRENCE] = sizes[OCCURRENCES]
@@ -291,7 +225,7 @@ def _merge_all(
     progress: np.ndarray,
 ) -> int:
     """Fill `merges` (int32[:, 2], pairs of ids); returns how many there are: fewer if no pair is left."""
-    _fill_cells(offsets, letters, cells, tokens.text)
+    fill_cells(offsets, letters, cells, tokens.text)
     for byte in range(256):
         set_token(byte, cells.shape[0] + byte, 1, tokens)
     pairs = np.zeros((1 << 17, 4), dtype=np.int64)
@@ -299,7 +233,7 @@ def _merge_all(
     before_records = np.empty((1 << 12, 2), dtype=np.int32)
     after_records = np.empty((1 << 12, 2), dtype=np.int32)
     sizes = np.zeros(4, dtype=np.int64)
-    _count_byte_pairs(cells, counts, pairs, occurrences, sizes)
+    count_byte_pairs(cells, counts, pairs, occurrences, sizes)
     for k in range(merges.shape[0]):
         row = -1
         while row < 0:
@@ -330,7 +264,7 @@ def _merge_all(
         )
         set_token(merged, merged_at, tokens.length[left] + tokens.length[right], tokens)
         while 2 * (sizes[PAIRS] + num_before + num_after) > pairs.shape[0]:
-            pairs = _grown_pairs(pairs)
+            pairs = grown_pairs(pairs)
         if sizes[HEAP] + num_before + num_after > heap.shape[0]:
             heap = grown_heap(heap, sizes[HEAP], 2 * (sizes[HEAP] + num_before + num_after))
         _settle(True, left, merged, key, before, before_records[:num_before], pairs, occurrences, heap, sizes, tokens)

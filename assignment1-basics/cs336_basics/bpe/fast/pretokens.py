@@ -8,7 +8,7 @@ numbers, other characters and white space. Said as rules about beginnings:
   last character begins one too: `\s+(?!\S)` gives that last character back, for ` ?\p{L}+` to take if it is a space;
 - `'s 'd 'm 't 'll 've 're` where a pre-token begins with the apostrophe are pre-tokens of their own.
 
-All but the last are relations between neighbouring bytes, so they are computed on 64 bytes at a time with shifts and
+All but the last are relations between neighboring bytes, so they are computed on 64 bytes at a time with shifts and
 ands of the class masks (`bits.classify64`). Text beyond ASCII is decoded character by character to complete the masks.
 A special token is a wall: it belongs to no class, and counts as white space or the end for the rule `(?!\S)`.
 """
@@ -105,7 +105,7 @@ def _build_walls(begin: int, num_groups: int, wall_at: np.ndarray, wall_length: 
 
 @kernel
 def _starts_from_masks(num_groups: int, masks: np.ndarray, starts: np.ndarray) -> None:
-    """The rules on neighbouring bytes. `x << 1 | carry` has bit i set where the byte before i is in x."""
+    """The rules on neighboring bytes. `x << 1 | carry` has bit i set where the byte before i is in x."""
     letter_carry = number_carry = other_carry = space_carry = white_carry = ZERO
     for group in range(num_groups):
         row = group * NUM_MASKS
