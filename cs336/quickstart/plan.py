@@ -1,5 +1,6 @@
 """How large a model and how many steps fit into the time: measured on the machine at hand."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ CONTEXT_LENGTH = 128
 LEAST_CONTEXT = 16
 RESERVE_SHARE, RESERVE_S = 0.12, 4.0
 """Of the whole time, and seconds on top: for the samples, the curves and the report."""
+PLANNING_SHARE = 0.05
+THREADS_TRIAL_S, CLEARLY_FASTER = 0.5, 1.25
 SAFETY = 0.85
 """Validation and checkpoints take time as well, and machines are not always equally fast."""
 
@@ -47,8 +50,7 @@ def make_plan(
         context //= 2
     if context < LEAST_CONTEXT:
         raise UsageError(f"the text has only {valid_tokens} tokens to test on; give a longer --text")
-    if device == "cpu":
-        choose_threads(vocab_size)
+    began_s = clock.elapsed_s
     chosen = None
     for layers, width, heads, batch in MODELS:
         settings = {
@@ -74,6 +76,8 @@ def make_plan(
         if chosen is not None and steps < ENOUGH_STEPS:
             break
         chosen = settings, seconds, steps
+        if steps < 1.5 * ENOUGH_STEPS or clock.elapsed_s - began_s > PLANNING_SHARE * clock.budget_s:
+            break  # the next one would not get enough, or planning itself takes too long
         if steps * batch * context > MOST_EPOCHS * train_tokens:
             break  # a larger model would learn so little text by heart
     settings, seconds, steps = chosen
@@ -91,18 +95,25 @@ def make_plan(
     return TrainConfig(**settings), seconds
 
 
-def choose_threads(vocab_size: int) -> None:
-    """Let torch use all cores or only one, whichever is faster now: on a busy machine threads wait for each other."""
-    layers, width, heads, batch = MODELS[2]
-    config = TrainConfig(
-        vocab_size=vocab_size, num_layers=layers, d_model=width, num_heads=heads, batch_size=batch,
-        context_len=CONTEXT_LENGTH, device="cpu",
-    )  # fmt: skip
-    seconds = {}
-    for threads in {1, torch.get_num_threads()}:
+def choose_threads() -> None:
+    """Let torch use one core unless all are clearly faster now: on a busy machine threads wait for each other."""
+    rates = {}
+    for threads in (torch.get_num_threads(), 1):
         torch.set_num_threads(threads)
-        seconds[threads] = measure_step_seconds(config)
-    torch.set_num_threads(min(seconds, key=seconds.__getitem__))
+        rates[threads] = _products_per_second()
+    if max(rates) > 1 and rates[max(rates)] > CLEARLY_FASTER * rates[1]:
+        torch.set_num_threads(max(rates))
+
+
+def _products_per_second() -> float:
+    """The rate of matrix products of a small model's size, watched for a moment."""
+    left, right = torch.randn(4096, 96), torch.randn(96, 256)
+    left @ right  # the first one starts the threads
+    count, started = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - started) < THREADS_TRIAL_S:
+        torch.relu(left @ right)
+        count += 1
+    return count / seconds
 
 
 def _training_seconds(clock: Clock) -> float:

@@ -99,7 +99,7 @@ def write_quickstart_report(
         Section(
             "Time and machine",
             [
-                Table(["part", "seconds"], [(part, round(seconds, 1)) for part, seconds in clock.parts.items()]),
+                Table(["part", "seconds"], [(part, round(seconds, 2)) for part, seconds in clock.parts.items()]),
                 Table(["", ""], list(machine_description().items())),
             ],
         ),

@@ -47,17 +47,24 @@ def run_quickstart(out: Path, minutes: float, text: Path | None, device: str, se
     )
     if resumed := _open_folder(out, request):
         teller.say(f"An earlier run with the same settings was stopped; going on with it in {out}.")
-    workshop = Workshop(out, minutes, device, seed, clock, teller, resumed)
+    try:
+        report = _all_chapters(Workshop(out, minutes, device, seed, clock, teller, resumed), text)
+    except KeyboardInterrupt:
+        teller.say("\nInterrupted. The same command goes on from here.")
+        raise
+    _mark(out, {**request, "done": True})
+    teller.say(f"\nDone in {clock.elapsed_s / 60:.1f} minutes. The report, to open in a browser:")
+    print(report.resolve())
+
+
+def _all_chapters(workshop: Workshop, text: Path | None) -> Path:
     workshop.prepare_text(text)
     workshop.train_tokenizer()
     workshop.encode()
     workshop.plan()
     workshop.train()
     workshop.write()
-    report = workshop.report()
-    _mark(out, {**request, "done": True})
-    teller.say(f"\nDone in {clock.elapsed_s / 60:.1f} minutes. The report, to open in a browser:")
-    print(report.resolve())
+    return workshop.report()
 
 
 def _identity(text: Path | None) -> dict[str, Any] | None:

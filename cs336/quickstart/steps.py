@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cs336.quickstart.plan import make_plan
+from cs336.quickstart.plan import choose_threads, make_plan
 from cs336.quickstart.report import Facts, write_quickstart_report
 from cs336.quickstart.telling import Clock, Teller
 from cs336.quickstart.text import Texts, split_text, write_default_text
@@ -107,6 +107,8 @@ class Workshop:
             "A Transformer: embeddings, blocks of causal self-attention (rotary positions) and a SwiGLU "
             "feed-forward layer, RMSNorm before each, and a score for every possible next token.",
         )
+        if self.device == "cpu":
+            choose_threads()
         path = self.out / "plan.json"
         if self.resumed and path.is_file():
             self.config = TrainConfig(**json.loads(path.read_text(encoding="utf-8")))
