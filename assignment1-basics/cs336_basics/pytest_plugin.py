@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ALLOWED_SKIPS = ("needs CUDA", "needs MPS", "needs macOS", "needs several GPUs")
+ALLOWED_SKIPS = ("needs CUDA", "needs MPS", "needs Linux", "needs macOS", "needs several GPUs")
 
 
 @pytest.fixture(scope="session")
