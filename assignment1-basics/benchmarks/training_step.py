@@ -24,6 +24,8 @@ from cs336_basics.command_line import UsageError, run_command
 from cs336_basics.device import resolve_device
 from cs336_basics.hf_llama import export_llama, load_llama
 from cs336_basics.model import transformer_lm
+from cs336_basics.trainer.AdamW import AdamW
+from cs336_basics.trainer.cross_entropy import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe_machine
@@ -32,39 +34,32 @@ LEARNING_RATE = 1e-3
 NAMES = {"ours": "cs336_basics", "hf": "transformers"}
 
 
-def measure(arguments: argparse.Namespace) -> dict:
-    """One run, in this process: seconds of each step, losses, memory."""
-    torch.set_num_threads(arguments.threads)
-    device = resolve_device(arguments.device)
-    if arguments.worker == "ours":
-        from cs336_basics.trainer.AdamW import AdamW
-        from cs336_basics.trainer.cross_entropy import cross_entropy
+def load_ours(folder: Path, device: torch.device, compiled: bool):
+    """Our model and the function from token ids to logits."""
+    model = load_llama(folder, device)
+    return model, torch.compile(model) if compiled else model
 
-        memory_before = psutil.Process().memory_info().rss
-        model = load_llama(arguments.weights, device)
-        compute_logits = torch.compile(model) if arguments.compile else model
-    else:
-        from torch.nn.functional import cross_entropy
-        from torch.optim import AdamW
-        from transformers import AutoConfig, LlamaForCausalLM
 
-        LlamaForCausalLM(AutoConfig.for_model("llama", num_hidden_layers=1, hidden_size=64))  # its lazy imports
-        memory_before = psutil.Process().memory_info().rss
-        model = LlamaForCausalLM.from_pretrained(arguments.weights, attn_implementation="sdpa", dtype=torch.float32).to(
-            device
-        )
-        forward = torch.compile(model) if arguments.compile else model
+def load_theirs(folder: Path, device: torch.device, compiled: bool):
+    """The same of transformers."""
+    from transformers import LlamaForCausalLM
 
-        def compute_logits(token_ids):
-            return forward(token_ids, use_cache=False).logits
+    model = LlamaForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32).to(device)
+    forward = torch.compile(model) if compiled else model
+    return model, lambda token_ids: forward(token_ids, use_cache=False).logits
 
+
+def train(model, compute_logits, cross_entropy, optimizer_class, arguments, num_steps) -> tuple[list, list]:
+    """Seconds and losses of each step."""
     model.train()
-    optimizer = AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
+    device = next(model.parameters()).device
+    optimizer = optimizer_class(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
     generator = torch.Generator().manual_seed(0)
+    vocab_size = next(model.parameters()).shape[0]
     shape = (arguments.batch_size, arguments.context_length + 1)
     seconds, losses = [], []
-    for _ in range(arguments.warmup + arguments.steps):
-        tokens = torch.randint(arguments.vocab_size, shape, generator=generator).to(device)
+    for _ in range(num_steps):
+        tokens = torch.randint(vocab_size, shape, generator=generator).to(device)
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
             # No name holds the logits, so that they can be freed as soon as a side's loss no longer needs them.
@@ -74,6 +69,22 @@ def measure(arguments: argparse.Namespace) -> dict:
         optimizer.zero_grad()
         losses.append(loss.item())  # also waits for an accelerator
         seconds.append(time.perf_counter() - start)
+    return seconds, losses
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    """One run, in this process: seconds per step, losses, memory."""
+    torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
+    if arguments.worker == "ours":
+        load, loss_and_optimizer = load_ours, (cross_entropy, AdamW)
+    else:
+        load, loss_and_optimizer = load_theirs, (torch.nn.functional.cross_entropy, torch.optim.AdamW)
+    # A tiny model first, for what libraries load and set aside only when they are used.
+    train(*load(arguments.weights / "tiny", device, compiled=False), *loss_and_optimizer, arguments, num_steps=1)
+    memory_before = psutil.Process().memory_info().rss
+    full = load(arguments.weights / "full", device, arguments.compile)
+    seconds, losses = train(*full, *loss_and_optimizer, arguments, arguments.warmup + arguments.steps)
     if device.type == "cuda":
         peak, memory_before = torch.cuda.max_memory_allocated(), 0
     else:
@@ -121,7 +132,7 @@ def main(argv=None) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps")
     parser.add_argument("--worker", choices=["ours", "hf"], help=argparse.SUPPRESS)
-    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
         print(json.dumps(measure(arguments)))
@@ -134,7 +145,8 @@ def main(argv=None) -> None:
     )
     results: dict[str, list[dict]] = {"ours": [], "hf": []}
     with tempfile.TemporaryDirectory() as weights:
-        export_llama(model, weights)
+        export_llama(model, Path(weights) / "full")
+        export_llama(transformer_lm(8, arguments.context_length, 8, 1, 1), Path(weights) / "tiny")
         for _ in range(arguments.rounds):
             for which, runs in results.items():
                 runs.append(run_worker(which, weights, argv))
@@ -148,7 +160,7 @@ def main(argv=None) -> None:
         f"{arguments.num_layers} layers, {arguments.dtype}{', compiled' if arguments.compile else ''}; medians of "
         f"{arguments.rounds} alternating fresh processes. Losses agree to {worst:.0e}.\n"
     )
-    print("| | seconds per step | tokens/s | peak memory, MB | of it after the imports, MB |")
+    print("| | seconds per step | tokens/s | peak memory, MB | of it for the model and its training, MB |")
     print("|---|---|---|---|---|")
     median = {
         which: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak", "growth")}
