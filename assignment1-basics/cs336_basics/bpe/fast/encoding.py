@@ -232,6 +232,9 @@ class FastEncoder:
         self._spilled = np.empty(SPILL_IDS, dtype=np.uint32)
         self._num_spilled = 0
         self._table = new_word_table()
+        # Kept from call to call: fresh memory costs a page fault for every 4 KB.
+        self._text = np.empty(0, dtype=np.uint8)
+        self._ids = np.empty(0, dtype=np.uint32)
 
     def clone(self) -> "FastEncoder":
         """Another encoder with the same vocabulary and empty caches, for another thread."""
@@ -250,16 +253,24 @@ class FastEncoder:
             uint32 `(num_tokens,)`.
         """
         source = np.frombuffer(data, dtype=np.uint8)
-        pieces = []
+        result = np.empty(len(source) // 2 + 1, dtype=np.uint32)
+        num_ids = 0
         begin = 0
         while begin < len(source):
             end = self._block_end(source, begin)
-            text = np.empty(end - begin + PADDING, dtype=np.uint8)
-            text[: end - begin] = source[begin:end]
-            text[end - begin :] = 0
-            pieces.append(self._encode_piece(text, end - begin))
+            size = end - begin
+            if len(self._text) < size + PADDING:
+                self._text = np.empty(size + PADDING, dtype=np.uint8)
+            self._text[:size] = source[begin:end]
+            self._text[size : size + PADDING] = 0
+            written = self._encode_text(self._text, size, 0)
+            if num_ids + written > len(result):
+                result.resize(2 * (num_ids + written), refcheck=False)
+            result[num_ids : num_ids + written] = self._ids[:written]
+            num_ids += written
             begin = end
-        return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint32)
+        result.resize(num_ids, refcheck=False)
+        return result
 
     def _block_end(self, source: np.ndarray, begin: int) -> int:
         """Where the block that begins at `begin` may end."""
@@ -271,13 +282,18 @@ class FastEncoder:
             size *= 2
         return len(source)
 
-    def _encode_piece(self, text: np.ndarray, end: int) -> np.ndarray:
-        """The ids of text[:end]; text is readable for `PADDING` bytes beyond."""
+    def _encode_text(self, text: np.ndarray, end: int, written: int) -> int:
+        """Write the ids of text[:end] to `self._ids` from `written` on; returns where they end.
+
+        text is readable for `PADDING` bytes beyond `end`.
+        """
         if self._mend_first:
             text, end = self._mended(text, 0, end)
+        if len(self._ids) < written + end + 1:
+            self._ids = np.append(self._ids[:written], np.empty(end + 1, dtype=np.uint32))
         walls = find_special_tokens(text, end, self._specials)
-        ids = np.empty(end + 1, dtype=np.uint32)
         progress = np.zeros(5, dtype=np.int64)
+        progress[WRITTEN] = written
         progress[SPILLED] = self._num_spilled
         while True:
             status = _encode_block(
@@ -292,16 +308,15 @@ class FastEncoder:
                 self._work,
                 self._table,
                 self._spilled,
-                ids,
+                self._ids,
                 progress,
             )
             self._num_spilled = int(progress[SPILLED])
             if status == DONE:
-                return ids[: progress[WRITTEN]].copy()
+                return int(progress[WRITTEN])
             if status == MALFORMED:
                 # The chunks before this one are encoded; what is left is mended as a whole.
-                rest = self._encode_piece(*self._mended(text, int(progress[POSITION]), end))
-                return np.concatenate([ids[: progress[WRITTEN]], rest])
+                return self._encode_text(*self._mended(text, int(progress[POSITION]), end), int(progress[WRITTEN]))
             if status == TOO_LONG:
                 self._work = new_workspace(int(self._work.extent[0] - progress[POSITION]) + 64)
             else:
