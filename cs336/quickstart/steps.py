@@ -123,8 +123,8 @@ class Workshop:
         config = self.config
         self.teller.say(
             f"{config.num_layers} layers, d_model {config.d_model}, {config.num_heads} heads, context "
-            f"{config.context_len} tokens. {config.train_steps:,} steps of {config.batch_size} x {config.context_len} "
-            "tokens fit into the time."
+            f"{config.context_len} tokens. It gets {config.train_steps:,} steps of {config.batch_size} x "
+            f"{config.context_len} tokens: what the time and the length of the text allow."
         )
         self.clock.lap("planning")
 
