@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -27,13 +27,16 @@ def _tiles(num_queries: int, num_keys: int, is_causal: bool) -> Iterator[tuple[s
         yield slice(start, stop), slice(0, num_keys - num_queries + stop if is_causal else num_keys)
 
 
-def _hide_future(scores: Tensor, is_causal: bool) -> None:
+def _future(device: torch.device) -> Bool[Tensor, "tile tile"]:
+    """True where, within one tile, a key comes after a query."""
+    return torch.ones(QUERIES_PER_TILE, QUERIES_PER_TILE, dtype=torch.bool, device=device).triu(1)
+
+
+def _hide_future(scores: Tensor, future: Tensor) -> None:
     """Set the scores of keys after a query to -inf; the tile's last query stands at its last key."""
     queries, keys = scores.shape[-2:]
-    if is_causal and queries > 1:
-        # Only the last `queries` columns hold any key that comes after a query.
-        future = torch.ones(queries, queries, dtype=torch.bool, device=scores.device).triu(1)
-        scores[..., keys - queries :].masked_fill_(future, -math.inf)
+    # Only the last `queries` columns hold any key that comes after a query.
+    scores[..., keys - queries :].masked_fill_(future[:queries, :queries], -math.inf)
 
 
 def _empty_like_sequence(x: Tensor) -> Tensor:
@@ -51,10 +54,13 @@ class _TiledAttention(torch.autograd.Function):
         scale = 1 / math.sqrt(q.shape[-1])
         out = _empty_like_sequence(q)
         log_sum_exp = q.new_empty(q.shape[:-1])
+        future = _future(q.device)
         for b in range(q.shape[0]):
+            queries = q[b] * scale
             for rows, cols in _tiles(q.shape[2], k.shape[2], is_causal):
-                scores = torch.bmm(q[b, :, rows] * scale, k[b, :, cols].transpose(1, 2))
-                _hide_future(scores, is_causal)
+                scores = torch.bmm(queries[:, rows], k[b, :, cols].transpose(1, 2))
+                if is_causal:
+                    _hide_future(scores, future)
                 maximum = scores.amax(dim=-1, keepdim=True)
                 total = scores.sub_(maximum).exp_().sum(dim=-1, keepdim=True)
                 out[b, :, rows] = torch.bmm(scores, v[b, :, cols]).div_(total)
@@ -71,17 +77,20 @@ class _TiledAttention(torch.autograd.Function):
         grad_q, grad_k, grad_v = (_empty_like_sequence(x) for x in (q, k, v))
         grad_k.zero_()
         grad_v.zero_()
+        future = _future(q.device)
         for b in range(q.shape[0]):
+            all_queries, all_grads = q[b] * scale, grad_out[b]
+            shift = log_sum_exp[b].neg().unsqueeze(-1)
+            # d_scores = probabilities · (d_probabilities - rowsum(d_out · out)), Dao 2023, algorithm 2, lines 13-14
+            row_sum = (all_grads * out[b]).sum(dim=-1, keepdim=True).neg_()
             for rows, cols in _tiles(q.shape[2], k.shape[2], ctx.is_causal):
-                queries, keys, values, grad = q[b, :, rows] * scale, k[b, :, cols], v[b, :, cols], grad_out[b, :, rows]
-                shift = log_sum_exp[b, :, rows].neg().unsqueeze(-1)
-                probabilities = torch.baddbmm(shift, queries, keys.transpose(1, 2))
-                _hide_future(probabilities, ctx.is_causal)
+                queries, keys, values, grad = all_queries[:, rows], k[b, :, cols], v[b, :, cols], all_grads[:, rows]
+                probabilities = torch.baddbmm(shift[:, rows], queries, keys.transpose(1, 2))
+                if ctx.is_causal:
+                    _hide_future(probabilities, future)
                 probabilities.exp_()
                 grad_v[b, :, cols] += torch.bmm(probabilities.transpose(1, 2), grad)
-                # d_scores = probabilities · (d_probabilities - rowsum(d_out · out)), Dao 2023, algorithm 2, lines 13-14
-                row_sum = (grad * out[b, :, rows]).sum(dim=-1, keepdim=True).neg_()
-                grad_scores = torch.baddbmm(row_sum, grad, values.transpose(1, 2)).mul_(probabilities)
+                grad_scores = torch.baddbmm(row_sum[:, rows], grad, values.transpose(1, 2)).mul_(probabilities)
                 grad_q[b, :, rows] = torch.bmm(grad_scores, keys).mul_(scale)
                 grad_k[b, :, cols] += torch.bmm(grad_scores.transpose(1, 2), queries)
         return grad_q, grad_k, grad_v, None

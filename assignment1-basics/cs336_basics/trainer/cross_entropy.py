@@ -60,10 +60,13 @@ class _MeanCrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(logits)
         minus_one = torch.full((1, 1), -1.0, dtype=log_sum_exp.dtype, device=logits.device)
         for rows in _row_blocks(logits):
-            probabilities = (_wide(logits[rows]) - log_sum_exp[rows].unsqueeze(-1)).exp_()
+            # Full-precision logits need no temporary: their block of the gradient is worked on in place.
+            block = gradient[rows] if logits.dtype == log_sum_exp.dtype else None
+            probabilities = torch.sub(_wide(logits[rows]), log_sum_exp[rows].unsqueeze(-1), out=block).exp_()
             index = targets[rows].unsqueeze(-1)
-            probabilities.scatter_add_(-1, index, minus_one.expand(len(index), 1))
-            gradient[rows] = probabilities.mul_(scale)
+            probabilities.scatter_add_(-1, index, minus_one.expand(len(index), 1)).mul_(scale)
+            if block is None:
+                gradient[rows] = probabilities
         return gradient, None
 
 
