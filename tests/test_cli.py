@@ -65,6 +65,14 @@ def test_bad_input_ends_with_code_2(arguments, message, capsys):
     assert "Traceback" not in printed
 
 
+def test_data_get_into_a_file_is_refused(tmp_path, capsys):
+    taken = tmp_path / "notes.txt"
+    taken.write_text("mine")
+    assert call("data", "get", "tinystories-valid", "--out", str(taken)) == 2
+    assert capsys.readouterr().err == f"error: {taken}: File exists\n"
+    assert taken.read_text() == "mine"
+
+
 def test_data_list_says_what_is_here(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
     (tmp_path / "TinyStoriesV2-GPT4-valid.txt").write_text("too short")

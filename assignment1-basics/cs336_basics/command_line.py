@@ -1,11 +1,16 @@
 """What every command of the project does alike: one-sentence errors, exit codes, Ctrl-C.
 
 A command is a function `main(argv) -> None`. It raises `UsageError` for bad input; `run_command` turns that into one
-line on standard error and exit code 2, and Ctrl-C into exit code 130, without a traceback.
+line on standard error and exit code 2, and Ctrl-C into exit code 130, without a traceback. So it does with what the
+operating system says of a file.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What writing to an open file says; these errors name no file."""
 
 
 class UsageError(ValueError):
@@ -20,15 +25,18 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         argv: the arguments without the program's name.
 
     Raises:
-        SystemExit: with code 2 after a `UsageError` or a missing or unreadable file, 130 after Ctrl-C.
+        SystemExit: with code 2 after a `UsageError`, an `OSError` that names a file, or a full disk; 130 after Ctrl-C.
     """
     try:
         main(argv)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None and error.errno not in _DISK_FULL:
+            raise  # no file's fault: a bug, or a broken connection
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -18,8 +18,8 @@ def resolve_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (colon and not (kind == "cuda" and index.isascii() and index.isdecimal())):
         raise UsageError(f"device {name!r} is unknown; allowed are auto, cpu, cuda, cuda:N and mps")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {name!r} asked for, but torch finds no usable CUDA device here; use auto or cpu")

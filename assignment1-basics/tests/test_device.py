@@ -14,7 +14,7 @@ def test_auto_takes_what_there_is():
     assert torch.ones(2, device=device).sum().item() == 2
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", "", "tpu"])
+@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", "", "tpu", "cpu:", "mps:", "cuda:", "cuda:²", "cuda:٣"])
 def test_unknown_names_are_refused_by_name(name):
     with pytest.raises(UsageError, match=f"device '{name}' is unknown; allowed are auto"):
         resolve_device(name)
