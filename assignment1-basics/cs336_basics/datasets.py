@@ -39,7 +39,7 @@ class Dataset:
     @property
     def url(self) -> str:
         """The address to download from."""
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         return f"{endpoint}/datasets/{self.repository}/resolve/main/{self.remote_name}"
 
     @property

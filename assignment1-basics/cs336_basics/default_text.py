@@ -23,9 +23,6 @@ def default_text_files(
 ) -> tuple[Path, Path]:
     """The training and the validation text in `data_dir`; generated stories are written there if TinyStories is not.
 
-    Generated files are written once and used again as long as they are what the present generator would write. That
-    and any writing is announced on standard error.
-
     Args:
         data_dir: the folder of the texts, made if it is missing.
         train_bytes: size of the generated training text in bytes; downloaded files are taken as they are.
@@ -38,13 +35,28 @@ def default_text_files(
     downloaded = folder / TINYSTORIES_TRAIN, folder / TINYSTORIES_VALID
     if all(path.is_file() for path in downloaded):
         return downloaded
+    return story_files(folder, train_bytes, valid_bytes, f"no TinyStories in {folder}: ")
+
+
+def story_files(folder: Path, train_bytes: int, valid_bytes: int, reason: str = "") -> tuple[Path, Path]:
+    """Files of generated stories in `folder`, one for training and one for validation.
+
+    They are written once and used again as long as they are what the present generator would write. Any writing is
+    announced on standard error.
+
+    Args:
+        folder: where they are, made if it is missing.
+        train_bytes: size of the training text in bytes.
+        valid_bytes: the same for the validation text.
+        reason: why stories are taken; begins the announcement.
+    """
     return (
-        _stories_file(folder / "stories-train.txt", train_bytes, TRAIN_SEED),
-        _stories_file(folder / "stories-valid.txt", valid_bytes, VALID_SEED),
+        _stories_file(folder / "stories-train.txt", train_bytes, TRAIN_SEED, reason),
+        _stories_file(folder / "stories-valid.txt", valid_bytes, VALID_SEED, reason),
     )
 
 
-def _stories_file(path: Path, num_bytes: int, seed: int) -> Path:
+def _stories_file(path: Path, num_bytes: int, seed: int, reason: str) -> Path:
     """The file of generated stories at `path`, written unless its record says that it is there already."""
     record_path = path.with_suffix(".json")
     first_story = next(generate_stories(seed))
@@ -53,10 +65,7 @@ def _stories_file(path: Path, num_bytes: int, seed: int) -> Path:
     record = _read_record(record_path)
     if path.is_file() and record == wanted | {"file_bytes": path.stat().st_size}:
         return path
-    print(
-        f"no TinyStories in {path.parent}: writing {num_bytes / 1e6:g} MB of generated stories to {path}",
-        file=sys.stderr,
-    )
+    print(f"{reason}writing {num_bytes / 1e6:g} MB of generated stories to {path}", file=sys.stderr)
     write_stories(path, num_bytes, seed)
     with atomic_write(record_path, "w") as file:
         json.dump(wanted | {"file_bytes": path.stat().st_size}, file, indent=1)

@@ -98,6 +98,9 @@ def download(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(f"{part} is being written by another process; wait for it or stop it") from None
+        if not _is_at(file, part):
+            # Between opening and locking, the process that held the lock renamed or removed what was opened here.
+            raise UsageError(f"{part} was just finished by another process; the same command goes on from there")
         try:
             server_sha256 = _fetch_all(url, file, part, progress, tries, first_pause_s)
         except UsageError:
@@ -117,6 +120,14 @@ def download(
     with atomic_write(path.with_name(path.name + ".download.json"), "w") as record:
         json.dump(asdict(result), record, indent=1)
     return result
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _fetch_all(url: str, file: IO[bytes], part: Path, progress: bool, tries: int, first_pause_s: float) -> str | None:

@@ -1,5 +1,6 @@
 """Downloads against a real HTTP server in this process, one that can also misbehave."""
 
+import fcntl
 import gzip
 import hashlib
 import http.server
@@ -254,6 +255,32 @@ def test_two_downloads_of_one_file_do_not_mix(server, tmp_path):
     assert (tmp_path / "file").read_bytes() == BODY
 
 
+@pytest.mark.parametrize("end", ["renamed", "removed", "replaced"])
+def test_a_download_that_another_process_ends_just_before_the_lock_is_left_alone(server, tmp_path, monkeypatch, end):
+    """The other process has the lock while this one opens the file, and lets it go before this one asks for it."""
+    part = tmp_path / "file.part"
+    lock = fcntl.flock
+
+    def end_and_lock(file, how):
+        if end == "removed":
+            part.unlink()
+        else:
+            part.rename(tmp_path / "file")
+        if end == "replaced":
+            part.write_bytes(b"a third process is at it")
+        lock(file, how)
+
+    part.write_bytes(BODY)
+    monkeypatch.setattr(fcntl, "flock", end_and_lock)
+    with pytest.raises(UsageError, match=r"file\.part was just finished by another process"):
+        fetch(server, tmp_path / "file", sha256=SHA256)
+    assert not server.requests
+    if end != "removed":
+        assert (tmp_path / "file").read_bytes() == BODY
+    if end == "replaced":
+        assert part.read_bytes() == b"a third process is at it"
+
+
 def test_disk_space_is_checked_first(tmp_path):
     check_disk_space(tmp_path, 1, "a byte")
     with pytest.raises(UsageError, match=r"a giant needs 1000000000\.00 GB, but only"):
@@ -331,8 +358,11 @@ def test_plain_data_set(server, tmp_path, monkeypatch):
     assert server.requests[0][0] == "/datasets/roneneldan/TinyStories/resolve/main/TinyStoriesV2-GPT4-valid.txt"
 
 
-def test_names_and_families(monkeypatch):
+@pytest.mark.parametrize("endpoint", [None, ""])
+def test_names_and_families(monkeypatch, endpoint):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    if endpoint is not None:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
     assert [dataset.name for dataset in select("owt")] == ["owt-train", "owt-valid"]
     assert [dataset.name for dataset in select("tinystories-valid")] == ["tinystories-valid"]
     assert len(select("all")) == len(DATASETS) == 4

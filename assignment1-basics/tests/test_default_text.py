@@ -2,7 +2,7 @@
 
 import json
 
-from cs336_basics.default_text import TINYSTORIES_TRAIN, TINYSTORIES_VALID, default_text_files
+from cs336_basics.default_text import TINYSTORIES_TRAIN, TINYSTORIES_VALID, default_text_files, story_files
 from cs336_basics.stories import END_OF_TEXT
 
 
@@ -31,7 +31,15 @@ def test_stories_are_written_once_and_announced(tmp_path, capsys):
 
 def test_announcement_names_the_size_and_the_file(tmp_path, capsys):
     default_text_files(tmp_path, train_bytes=60_000, valid_bytes=9_000)
-    assert "writing 0.06 MB of generated stories" in capsys.readouterr().err
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"no TinyStories in {tmp_path}: writing 0.06 MB of generated stories to {tmp_path}/stories-train.txt"
+
+
+def test_where_nobody_looks_for_tinystories_nobody_misses_it(tmp_path, capsys):
+    train, valid = story_files(tmp_path, train_bytes=60_000, valid_bytes=9_000)
+    assert f"writing 0.06 MB of generated stories to {train}" in capsys.readouterr().err.splitlines()[0]
+    assert default_text_files(tmp_path, train_bytes=60_000, valid_bytes=9_000) == (train, valid)
+    assert "TinyStories" not in capsys.readouterr().err
 
 
 def test_a_changed_file_another_size_or_a_broken_record_is_written_anew(tmp_path):
