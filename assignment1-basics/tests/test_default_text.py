@@ -32,7 +32,8 @@ def test_stories_are_written_once_and_announced(tmp_path, capsys):
 def test_announcement_names_the_size_and_the_file(tmp_path, capsys):
     default_text_files(tmp_path, train_bytes=60_000, valid_bytes=9_000)
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == f"no TinyStories in {tmp_path}: writing 0.06 MB of generated stories to {tmp_path}/stories-train.txt"
+    file = tmp_path / "stories-train.txt"
+    assert first == f"no TinyStories in {tmp_path}: writing 0.06 MB of generated stories to {file}"
 
 
 def test_where_nobody_looks_for_tinystories_nobody_misses_it(tmp_path, capsys):

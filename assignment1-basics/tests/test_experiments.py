@@ -109,10 +109,48 @@ def test_too_little_memory_is_a_result(out, monkeypatch):
     def no_memory(config, progress):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
 
-    monkeypatch.setattr(engine, "train", no_memory)
-    (outcome,) = run_study(study("memory", 1e-3), options(out))
+    with monkeypatch.context() as full:
+        full.setattr(engine, "train", no_memory)
+        (outcome,) = run_study(study("memory", 1e-3), options(out))
     assert (outcome.ending, outcome.final_val_loss) == ("out of memory", None)
     assert "1 TiB" in outcome.message
+    assert "out of memory" in (out / "memory" / "smoke" / "table.md").read_text()
+
+    (again,) = run_study(study("memory", 1e-3), options(out))
+    assert again.ending == "finished"
+    assert run_study(study("memory", 1e-3), options(out)) == [again]
+
+
+def test_the_table_keeps_the_runs_that_are_not_asked_for_again(out):
+    defined = study("kept", 1e-3, 3e-3, 1e-2)
+    last, first = (run_study(defined, options(out, only=(name,))) for name in ("lr_0.01", "lr_0.001"))
+    assert [outcome.run for outcome in last] == ["lr_0.01"]
+    assert [outcome.run for outcome in first] == ["lr_0.001", "lr_0.01"]
+    assert first[1] == last[0]
+    table = (out / "kept" / "smoke" / "table.md").read_text()
+    assert re.findall(r"\| (lr_\S+) \|", table) == ["lr_0.001", "lr_0.01"]
+    assert len(json.loads((out / "kept" / "smoke" / "results.json").read_text())) == 2
+    (other,) = run_study(defined, options(out, only=("lr_0.003",), seed=1))
+    assert other.run == "lr_0.003", "runs of another seed do not belong into the same table"
+
+
+def test_another_spelling_of_the_folder_is_the_same_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run_study(study("spelled", 1e-3), options(Path("made")))
+    (tmp_path / "link").symlink_to(tmp_path / "made")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for spelling in (tmp_path / "made", Path("../made"), tmp_path / "link"):
+        assert run_study(study("spelled", 1e-3), options(spelling)) == first
+    runs = tmp_path / "made" / "spelled" / "smoke"
+    assert [path.name for path in runs.iterdir() if path.is_dir()] == ["lr_0.001"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_settings_of_every_run_are_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(UsageError, match="max_lr is -1"):
+        run_study(study("refused", 1e-3, -1.0), options(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_steps_are_chosen_to_fill_a_time(out):
@@ -223,6 +261,7 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_name_the_studies_are_listed(capsys):

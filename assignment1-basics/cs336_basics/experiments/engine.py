@@ -1,15 +1,15 @@
 """Runs a study: trains its runs one after the other and writes tables, plots and a report.
 
-Everything is kept in `OUT/STUDY/`: for each run a folder with its log, report, checkpoint and `outcome.json`; beside
-them the study's results. Called again, runs that have ended are not repeated, and one that was interrupted or killed
-goes on from its latest checkpoint. A run counts as the same only with the same settings and text; one of other
-settings is set aside, not overwritten.
+Everything is kept in `OUT/STUDY/SCALE/`: for each run a folder with its log, report, checkpoint and `outcome.json`;
+beside them the study's results. Called again, runs that have ended are not repeated, one that found too little memory
+is tried again, and one that was interrupted or killed goes on from its latest checkpoint. A run counts as the same only
+with the same settings and text; one of other settings is set aside, not overwritten.
 """
 
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.check_pointing import latest_good_checkpoint
 from cs336_basics.command_line import UsageError
+from cs336_basics.device import resolve_device
 from cs336_basics.experiments.results import write_results
 from cs336_basics.experiments.study import Run, Scale, Study
 from cs336_basics.experiments.tokens import CorpusFolders, prepare_tokens
@@ -67,32 +68,44 @@ def run_study(study: Study, options: Options) -> list[Outcome]:
     """Train what is not trained yet and write the study's results, anew after every run.
 
     Returns:
-        The outcomes, in the study's order.
+        The outcomes, in the study's order: of the runs asked for, and of others that have ended with the same options.
 
     Raises:
         UsageError: an option or the data cannot be used.
         KeyboardInterrupt: a run was asked to stop; the same call goes on with it.
     """
     say: Callable[[str], None] = tqdm.write if options.progress else lambda message: None
+    options = replace(options, out=options.out.resolve())  # another spelling or working directory is the same study
     runs = study.select(list(options.only))
+    resolve_device(options.device)
+    for run in runs:  # what cannot be used is told before hours go into a tokenizer or the first run
+        run_config(study, run, CorpusFolders(Path(), Path(), ""), Path(), options)
     corpus = prepare_tokens(
         study.corpus, study.vocab_size, options.scale, options.text_dir, options.out, say, options.progress
     )
     folder = options.out / study.name / options.scale
-    outcomes: list[Outcome] = []
+    outcomes = {
+        run.name: outcome
+        for run in study.runs
+        if run not in runs and (outcome := _stored_outcome(study, run, corpus, folder / run.name, options))
+    }
     for number, run in enumerate(runs, start=1):
         say(f"\n=== {study.title}, run {number} of {len(runs)}: {run.name}")
         outcome = _finished_or_trained(study, run, corpus, folder / run.name, options, say)
-        outcomes.append(outcome)
+        outcomes[run.name] = outcome
         loss = "no validation" if outcome.final_val_loss is None else f"validation loss {outcome.final_val_loss:.4f}"
         say(f"=== {run.name}: {outcome.ending}, {loss}, {outcome.steps:,} steps in {outcome.seconds / 60:.1f} minutes")
         left_out = runs[number:] if study.stop_after_divergence and outcome.ending == "diverged" else ()
         is_last = bool(left_out) or number == len(runs)
-        write_results(study, outcomes, folder, corpus, options, with_sample=is_last)
+        write_results(study, _in_order(study, outcomes), folder, corpus, options, with_sample=is_last)
         if left_out:
             say(f"{run.name} diverged: leaving out {', '.join(other.name for other in left_out)}")
             break
-    return outcomes
+    return _in_order(study, outcomes)
+
+
+def _in_order(study: Study, outcomes: dict[str, Outcome]) -> list[Outcome]:
+    return [outcomes[run.name] for run in study.runs if run.name in outcomes]
 
 
 def run_config(study: Study, run: Run, corpus: CorpusFolders, run_dir: Path, options: Options) -> TrainConfig:
@@ -124,19 +137,29 @@ def run_config(study: Study, run: Run, corpus: CorpusFolders, run_dir: Path, opt
     return TrainConfig(**settings)
 
 
+def _identity(config: TrainConfig, corpus: CorpusFolders) -> dict[str, Any]:
+    """What makes a run the same. The corpus stands for its folder: equal settings on another text are another run."""
+    return {**config.to_dict(), "corpus": json.loads((corpus.data_dir.parent / "made_from.json").read_text())}
+
+
+def _stored_outcome(study: Study, run: Run, corpus: CorpusFolders, run_dir: Path, options: Options) -> Outcome | None:
+    """How the run ended at an earlier call with the same settings and text, if it did."""
+    begun, stored = _read_json(run_dir / "begun.json"), _read_json(run_dir / "outcome.json")
+    identity = _identity(run_config(study, run, corpus, run_dir, options), corpus)
+    return Outcome(**stored) if stored is not None and begun is not None and begun["identity"] == identity else None
+
+
 def _finished_or_trained(
     study: Study, run: Run, corpus: CorpusFolders, run_dir: Path, options: Options, say: Callable[[str], None]
 ) -> Outcome:
-    config = run_config(study, run, corpus, run_dir, options)
-    # The corpus stands for its folder: the same settings on another text are another run.
-    identity = {**config.to_dict(), "corpus": json.loads((corpus.data_dir.parent / "made_from.json").read_text())}
-    outcome_path = run_dir / "outcome.json"
-    begun = _read_json(run_dir / "begun.json")
-    same = begun is not None and begun["identity"] == identity
-    if same and (stored := _read_json(outcome_path)) is not None:
+    stored = _stored_outcome(study, run, corpus, run_dir, options)
+    if stored is not None and stored.ending != "out of memory":  # memory may be free by now
         say("done already")
-        return Outcome(**stored)
-    if same:
+        return stored
+    config = run_config(study, run, corpus, run_dir, options)
+    identity = _identity(config, corpus)
+    begun = _read_json(run_dir / "begun.json")
+    if begun is not None and begun["identity"] == identity:
         config = TrainConfig(**begun["config"])
     else:
         if run_dir.is_dir():
@@ -146,7 +169,7 @@ def _finished_or_trained(
         with atomic_write(run_dir / "begun.json", "w") as file:
             json.dump({"identity": identity, "config": config.to_dict()}, file, indent=1)
     outcome = _train(run, _resuming(config), options)
-    with atomic_write(outcome_path, "w") as file:
+    with atomic_write(run_dir / "outcome.json", "w") as file:
         json.dump(asdict(outcome), file, indent=1)
     return outcome
 

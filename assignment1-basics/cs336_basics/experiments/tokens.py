@@ -10,7 +10,7 @@ from cs336_basics.atomic_file import atomic_write
 from cs336_basics.bpe import train_bpe
 from cs336_basics.command_line import UsageError
 from cs336_basics.datasets import DATASETS
-from cs336_basics.default_text import default_text_files
+from cs336_basics.default_text import default_text_files, story_files
 from cs336_basics.experiments.study import Corpus, Scale
 from cs336_basics.token_file import encode_file
 from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
@@ -40,7 +40,7 @@ def corpus_texts(corpus: Corpus, scale: Scale, text_dir: Path, smoke_dir: Path) 
         UsageError: OpenWebText is not there.
     """
     if scale == "smoke":
-        return default_text_files(smoke_dir, *SMOKE_BYTES)
+        return story_files(smoke_dir, *SMOKE_BYTES)
     if corpus == "tinystories":
         return default_text_files(text_dir)
     paths = tuple(text_dir / DATASETS[name].file_name for name in ("owt-train", "owt-valid"))
