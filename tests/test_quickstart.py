@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cs336 import cli
-from cs336.quickstart.text import LEAST_BYTES, split_text, write_default_text
+from cs336.quickstart.steps import Workshop
+from cs336.quickstart.telling import Clock, Teller
+from cs336.quickstart.text import LEAST_BYTES, LONGEST_PROMPT, _prompts, split_text, write_default_text
 from cs336_basics.command_line import UsageError
 from cs336_basics.run_log import read_metrics
 from cs336_basics.stories import END_OF_TEXT, generate_stories
@@ -91,6 +93,23 @@ def test_a_bad_text_is_refused(tmp_path, content, message):
     assert not (tmp_path / "parts").exists()
 
 
+def test_prompts_are_the_first_words_of_passages():
+    passages = [f"Passage {number} begins like this and then it goes on for some time." for number in range(6)]
+    words = ("Passage 0 begins like", "Passage 2 begins like", "Passage 4 begins like")
+    assert _prompts("\n\n".join(passages)) == _prompts(f"\n{END_OF_TEXT}\n".join(passages)) == words
+
+
+@pytest.mark.parametrize("mark", ["", "\n", "\n\n", END_OF_TEXT])
+def test_prompts_are_short_where_words_have_no_spaces(tmp_path, mark):
+    paragraph = "很久很久以前，森林里住着一只小狐狸，它每天都在河边看着月亮，想着远方的朋友。" * 3
+    (tmp_path / "mine.txt").write_text(mark.join([paragraph] * 60))
+    texts = split_text(tmp_path / "mine.txt", tmp_path / "parts", minutes=4)
+    assert texts.prompts
+    for prompt in texts.prompts:
+        assert 0 < len(prompt) <= LONGEST_PROMPT
+        assert prompt in paragraph + paragraph
+
+
 def test_default_text_follows_the_seed(tmp_path):
     first = write_default_text(tmp_path / "a", 0.1, seed=1)
     again = write_default_text(tmp_path / "b", 0.1, seed=1)
@@ -127,6 +146,50 @@ def test_bad_input_is_one_sentence_and_code_2(tmp_path, monkeypatch, capsys, arg
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
     assert (tmp_path / "taken" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "abacus"], "device 'abacus' is unknown"),
+        (["--text", "latin1.txt"], "latin1.txt is not UTF-8 text: byte 3 is 0xe9"),
+        (["--text", "short.txt"], "short.txt has 5 bytes"),
+        (["--text", "nowhere.txt"], "--text nowhere.txt is not a file"),
+        (["--text", "made/text/train.txt"], "--text made/text/train.txt lies in --out made, where older files are"),
+        (["--text", "made/mine.txt"], "--text made/mine.txt lies in --out made"),
+    ],
+)
+def test_bad_input_costs_no_earlier_result(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin1.txt").write_bytes(("caf\xe9 " * 1000).encode("latin-1"))
+    (tmp_path / "short.txt").write_text("short")
+    made = {
+        "quickstart.json": json.dumps({"minutes": 4.0, "text": None, "device": "auto", "seed": 0, "done": True}),
+        "report.html": "<html>", "plan.json": "{}", "text/train.txt": PROSE, "mine.txt": PROSE, "run/metrics.jsonl": "",
+    }  # fmt: skip
+    for name, content in made.items():
+        (tmp_path / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "made" / name).write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command(lambda argv: cli.app(argv, prog_name="cs336"), ["quickstart", "--out", "made", *arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
+    assert {
+        str(path.relative_to(tmp_path / "made")): path.read_text() for path in (tmp_path / "made").rglob("*.*")
+    } == made
+
+
+def test_half_a_saved_tokenizer_is_trained_again(tmp_path):
+    """A run that was killed between the tokenizer's files leaves a folder without the last of them."""
+    workshop = Workshop(tmp_path, 0.4, "cpu", 0, Clock(0.4), Teller(), resumed=True)
+    workshop.texts = write_default_text(tmp_path / "text", 0.02, seed=0)
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.json").write_text("{")
+    workshop.train_tokenizer()
+    assert workshop.tokenizer.vocab_size > 257
+    saved = {path: path.stat().st_mtime_ns for path in (tmp_path / "tokenizer").iterdir()}
+    workshop.train_tokenizer()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tokenizer").iterdir()} == saved
 
 
 # ---------------------------------------------------------------- whole runs

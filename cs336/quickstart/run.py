@@ -11,8 +11,10 @@ from typing import Any
 
 from cs336.quickstart.steps import Workshop
 from cs336.quickstart.telling import Clock, Teller
+from cs336.quickstart.text import read_text
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.command_line import UsageError
+from cs336_basics.device import resolve_device
 
 LEAST_MINUTES = 0.2
 MARKER = "quickstart.json"
@@ -38,8 +40,9 @@ def run_quickstart(out: Path, minutes: float, text: Path | None, device: str, se
         raise UsageError(f"--minutes {minutes:g} is not possible; it must be at least {LEAST_MINUTES}")
     if seed < 0:
         raise UsageError(f"--seed {seed} is negative; it must be 0 or more")
-    if text is not None and not text.is_file():
-        raise UsageError(f"--text {text} is not a file")
+    resolve_device(device)
+    if text is not None:
+        _check_text(text, out, minutes)
     request = {"minutes": minutes, "text": _identity(text), "device": device, "seed": seed}
     clock, teller = Clock(minutes), Teller()
     teller.console.print(
@@ -65,6 +68,19 @@ def _all_chapters(workshop: Workshop, text: Path | None) -> Path:
     workshop.train()
     workshop.write()
     return workshop.report()
+
+
+def _check_text(text: Path, out: Path, minutes: float) -> None:
+    """Refuse what cannot be trained on before anything that an earlier run has made is removed.
+
+    Raises:
+        UsageError: it is not there, not UTF-8 or too short, or it lies where things are removed.
+    """
+    if not text.is_file():
+        raise UsageError(f"--text {text} is not a file")
+    if text.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"--text {text} lies in --out {out}, where older files are removed; keep it elsewhere")
+    read_text(text, minutes)
 
 
 def _identity(text: Path | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from cs336.quickstart.telling import Clock, Teller
 from cs336.quickstart.text import Texts, split_text, write_default_text
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.bpe import train_bpe
+from cs336_basics.bpe.vocab_files import OWN_FILE
 from cs336_basics.check_pointing import latest_good_checkpoint, load_model
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
@@ -68,7 +69,7 @@ class Workshop:
             "neighbors into a new token, until the vocabulary is full. Frequent words become one token.",
         )
         folder = self.out / "tokenizer"
-        if not (self.resumed and folder.is_dir()):
+        if not (self.resumed and (folder / OWN_FILE).is_file()):  # the file that is written last
             size = min(VOCAB_SIZE, 257 + self.texts.train_bytes // BYTES_PER_MERGE)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")

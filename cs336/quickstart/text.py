@@ -14,7 +14,9 @@ BYTES_PER_MINUTE = 2_000_000
 VALID_SHARE, MOST_VALID_BYTES = 0.1, 400_000
 BEGINNING = 160
 """Characters of the text that are shown."""
-STORY_BEGINNINGS = ("Once upon a time", "One sunny day,", "Long ago, a little fox")
+LONGEST_PROMPT = 40
+"""Characters: Chinese, say, has no spaces that would end a word."""
+STORY_BEGINNINGS = ("Once upon a time", "One sunny day", "Long ago, a little fox")
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,7 @@ def write_default_text(folder: Path, minutes: float, seed: int) -> Texts:
     write_stories(train, num_bytes, seed=2 * seed)
     write_stories(valid, max(LEAST_BYTES, min(MOST_VALID_BYTES, num_bytes // 20)), seed=2 * seed + 1)
     first = next(generate_stories(2 * seed))
-    return _texts(
-        train, valid, first, ("Once upon a time", "One sunny day", "Long ago, a little fox"), "generated stories"
-    )
+    return _texts(train, valid, first, STORY_BEGINNINGS, "generated stories")
 
 
 def split_text(path: Path, folder: Path, minutes: float) -> Texts:
@@ -55,13 +55,8 @@ def split_text(path: Path, folder: Path, minutes: float) -> Texts:
     Raises:
         UsageError: it is no UTF-8, or too short.
     """
-    size = path.stat().st_size
-    most = int(max(1, min(minutes, 10)) * BYTES_PER_MINUTE)
-    with open(path, "rb") as file:
-        content = file.read(most).removeprefix(codecs.BOM_UTF8)
-    text = _decoded(content, path, is_whole=size <= most)
-    if len(text.encode()) < LEAST_BYTES:
-        raise UsageError(f"{path} has {size:,} bytes; a text to learn from needs at least {LEAST_BYTES:,}")
+    size, most = path.stat().st_size, _most_bytes(minutes)
+    text = read_text(path, minutes)
     cut = _border(text, int(len(text) * (1 - min(VALID_SHARE, MOST_VALID_BYTES / len(text)))))
     train, valid = folder / "train.txt", folder / "valid.txt"
     for part, target in ((text[:cut], train), (text[cut:], valid)):
@@ -73,6 +68,25 @@ def split_text(path: Path, folder: Path, minutes: float) -> Texts:
     if END_OF_TEXT in text:
         note += f", {text.count(END_OF_TEXT):,} documents ended by {END_OF_TEXT}"
     return _texts(train, valid, text.lstrip(), _prompts(text[cut:]), note)
+
+
+def read_text(path: Path, minutes: float) -> str:
+    """As much of the user's text as fits into a run of so many minutes.
+
+    Raises:
+        UsageError: it is no UTF-8, or too short.
+    """
+    size, most = path.stat().st_size, _most_bytes(minutes)
+    with open(path, "rb") as file:
+        content = file.read(most).removeprefix(codecs.BOM_UTF8)
+    text = _decoded(content, path, is_whole=size <= most)
+    if len(text.encode()) < LEAST_BYTES:
+        raise UsageError(f"{path} has {size:,} bytes; a text to learn from needs at least {LEAST_BYTES:,}")
+    return text
+
+
+def _most_bytes(minutes: float) -> int:
+    return int(max(1, min(minutes, 10)) * BYTES_PER_MINUTE)
 
 
 def _decoded(content: bytes, path: Path, is_whole: bool) -> str:
@@ -93,11 +107,12 @@ def _border(text: str, near: int) -> int:
 
 
 def _prompts(text: str) -> tuple[str, ...]:
-    """The first words of a few passages from the validation part."""
-    passages = [passage.strip() for passage in text.replace(END_OF_TEXT, "\n\n").split("\n\n")]
-    candidates = [" ".join(passage.split()[:4]) for passage in passages if len(passage.split()) > 8]
-    step = max(1, len(candidates) // 3)
-    return tuple(candidates[::step][:3]) or (" ".join(text.split()[:4]),)
+    """The beginnings of a few passages from the validation part."""
+    text = text.replace(END_OF_TEXT, "\n\n")
+    passages = [passage for passage in text.split("\n\n") if len(passage.strip()) > LONGEST_PROMPT]
+    step = max(1, len(passages) // 3)
+    chosen = passages[::step][:3] or [text]
+    return tuple(" ".join(passage.split()[:4])[:LONGEST_PROMPT] for passage in chosen)
 
 
 def _texts(train: Path, valid: Path, text: str, prompts: tuple[str, ...], note: str) -> Texts:
