@@ -14,6 +14,7 @@ from cs336_basics.command_line import UsageError
 from cs336_basics.stories import END_OF_TEXT, generate_stories, generate_story, write_stories
 
 SAMPLE = list(itertools.islice(generate_stories(5), 1500))
+PLURAL_FOODS = "pancakes|muffins|cookies"
 
 
 def test_same_seed_same_stories_in_another_process_and_under_another_hash_seed():
@@ -62,6 +63,17 @@ def test_sentences_vary_more_than_a_few_templates_would():
         ("a capital in the middle of a word", r"[a-z][A-Z]"),
         ("a doubled word", r"(?i)\b(the|an|and|to|was|of|in|she|he|his)\b \1\b"),
         ("a speaker before an unfinished quotation", r"\w\" (said|asked|cried)"),
+        ("a full stop after a quotation", r"\"\."),
+        ("a plural noun with a verb for one", rf"\b({PLURAL_FOODS}|berries|leaves|plants|children) (was|is|has)\b"),
+        ("a verb for one before a plural noun", rf"\bthere (was|is) (some )?({PLURAL_FOODS})\b"),
+        ("it for food that may be many", r"it tasted|It was (ready|done|warm and sweet|not pretty|the best they)"),
+        ("a speaker called it", r"\" it (said|asked|cried|replied)\b"),
+        ("a pronoun with the wrong verb", r"(?i)\b((he|she|it) (were|have|are)|(they|we|you) (was|has|is))\b"),
+        (
+            "a statement with a question mark",
+            r"\"(We|Nobody|Hold|Listen|Lovely|Come on|I|Look|Go|Let us|You are)\b[^\".!?]*\?",
+        ),
+        ("a question without its mark", r"\"(Can|May|Are|Is|Did|Have|Where|Who|Why|What (is|are))\b[^\"?!]*[.,]\""),
     ],
 )
 def test_no_story_has(what, pattern):
@@ -96,7 +108,7 @@ def test_names_keep_their_pronouns():
 
 def test_every_rule_is_reachable_and_every_reference_resolves():
     grammar = stories._grammar()
-    seen, waiting = set(), ["story"]
+    seen, waiting, forms_seen = set(), ["story"], set()
 
     def references(sequence):
         for part in sequence:
@@ -107,6 +119,7 @@ def test_every_rule_is_reachable_and_every_reference_resolves():
                 yield part.rule
             elif isinstance(part, stories._Remembered):
                 assert part.key in grammar[part.rule].keys, part
+                forms_seen.add(part.key)
                 yield part.rule
 
     while waiting:
@@ -119,6 +132,7 @@ def test_every_rule_is_reachable_and_every_reference_resolves():
             for form in alternative:
                 waiting.extend(references(form))
     assert seen == set(grammar)
+    assert {key for rule in grammar.values() for key in rule.keys[1:]} <= forms_seen
 
 
 def test_generate_story_advances_the_generator():
