@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -108,16 +108,15 @@ def _numba() -> Finding:
         import numba
     except ImportError as error:
         return Finding("numba", "missing", str(error), "uv sync --all-packages")
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or import_module("cs336_basics").__path__[0])
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
+    from cs336_basics.bpe.fast.jit import CACHE_FOLDER, is_writable
+
+    only_temporary = not os.environ.get("NUMBA_CACHE_DIR") and CACHE_FOLDER.parent == Path(tempfile.gettempdir())
+    if only_temporary or not is_writable(CACHE_FOLDER):
         return Finding(
-            "numba", "optional", f"{numba.__version__}, cannot write to {folder}",
-            "export NUMBA_CACHE_DIR=$HOME/.cache/numba, else every process compiles anew (about 15 s)",
+            "numba", "optional", f"{numba.__version__}, cannot keep machine code in {CACHE_FOLDER}",
+            "export NUMBA_CACHE_DIR=$HOME/.cache/numba, else every process compiles anew (15 to 30 s)",
         )  # fmt: skip
-    return Finding("numba", "ok", f"{numba.__version__}, cache is writable")
+    return Finding("numba", "ok", f"{numba.__version__}, keeps machine code in {CACHE_FOLDER}")
 
 
 def _package(name: str, use: str, install: str) -> Callable[[], Finding]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import subprocess
 import sys
 import threading
@@ -168,8 +169,14 @@ def test_doctor_names_a_missing_compiler(monkeypatch, tmp_path):
     assert "g++" in finding.advice or "xcode-select" in finding.advice
 
 
-def test_doctor_sees_a_cache_folder_it_cannot_write(monkeypatch, tmp_path):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "not there"))
-    finding = doctor._numba()
-    assert finding.state == "optional"
-    assert "NUMBA_CACHE_DIR" in finding.advice
+def test_doctor_sees_a_cache_folder_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("no folder can be made below this")
+    program = "from cs336.doctor import _numba; found = _numba(); print(found.state, found.found, found.advice)"
+    for folder, state in ((tmp_path / "file" / "below", "optional"), (tmp_path / "new", "ok")):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
+        run = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.startswith(f"{state} ")
+        assert str(folder) in run.stdout
+        assert ("export NUMBA_CACHE_DIR" in run.stdout) == (state == "optional")

@@ -21,7 +21,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-def _is_writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, which is made if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
@@ -39,7 +40,7 @@ def choose_cache_folder(package_folder: Path) -> Path:
         return Path(os.environ["NUMBA_CACHE_DIR"]) / name
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     for candidate in (package_folder / "__pycache__" / name, user_cache / name):
-        if _is_writable(candidate):
+        if is_writable(candidate):
             return candidate
     return Path(tempfile.mkdtemp(prefix=name))
 
