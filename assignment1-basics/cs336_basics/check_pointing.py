@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -148,6 +149,31 @@ def latest_good_checkpoint(folder: str | os.PathLike) -> tuple[Path, list[str]]:
         else:
             return path, passed_over
     raise UsageError("; ".join([*passed_over, f"{folder} holds no readable checkpoint (checkpoint_STEP.pt)"]))
+
+
+def resolve_checkpoint(name: str | os.PathLike, folder: str | os.PathLike, say: Callable[[str], None]) -> Path:
+    """The path of the checkpoint to resume from.
+
+    Args:
+        name: its path, or "latest" for the last one in the folder that can be read.
+        folder: where to look for the latest.
+        say: is told of each newer checkpoint that had to be passed over.
+
+    Raises:
+        UsageError: the latest is asked for, and the folder holds no readable checkpoint.
+    """
+    if name != "latest":
+        return Path(name)
+    path, passed_over = latest_good_checkpoint(folder)
+    for sentence in passed_over:
+        say(f"{sentence}; going on from {path} instead")
+    return path
+
+
+def remove_unfinished_checkpoints(folder: str | os.PathLike) -> None:
+    """Delete what a run that was killed while it wrote a checkpoint left in the folder."""
+    for left_by_a_kill in Path(folder).glob(".checkpoint_*.pt.*.tmp"):
+        left_by_a_kill.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike, device: str = "auto") -> BasicsTransformerLM:

@@ -14,6 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import overload
 
+if __name__ == "__main__":
+    from cs336_basics.import_path import leave_package_folder
+
+    leave_package_folder()
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -42,8 +47,8 @@ class _NextTokenLogits:
 
     Args:
         model: the language model.
-        capacity: columns to set aside in the cache; None computes everything anew each time.
         batch_size: number of texts.
+        capacity: columns to set aside in the cache; None computes everything anew each time.
     """
 
     def __init__(self, model: BasicsTransformerLM, batch_size: int, capacity: int | None) -> None:
@@ -120,6 +125,8 @@ def generate_tokens(
         UsageError: a prompt is empty or holds an unknown id, or a setting is out of range.
     """
     settings = SamplingSettings(temperature, top_k, top_p)
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UsageError(f"seed is {seed}; allowed are whole numbers from 0 to {2**63 - 1}")
     if max_length < 0:
         raise UsageError(f"max_length is {max_length}; allowed are whole numbers from 0")
     for prompt in prompts:
@@ -248,6 +255,21 @@ def _need(path: Path, command: str) -> Path:
     return path
 
 
+def load_trained(checkpoint: Path, tokenizer_dir: Path, device: str = "auto") -> tuple[BasicsTransformerLM, Tokenizer]:
+    """The model and the tokenizer that the training programs left.
+
+    Args:
+        checkpoint: the model's checkpoint.
+        tokenizer_dir: the tokenizer's folder.
+        device: as for `resolve_device`.
+
+    Raises:
+        UsageError: one of them is not there (the message says which command makes it) or cannot be read.
+    """
+    tokenizer = Tokenizer.from_directory(_need(tokenizer_dir, "uv run python scripts/train_bpe.py"))
+    return load_model(_need(checkpoint, "uv run python cs336_basics/train.py"), device), tokenizer
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command: print the continuation of a prompt as it is generated."""
     parser = argparse.ArgumentParser(
@@ -270,9 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.num_samples < 1:
         raise UsageError(f"num_samples is {arguments.num_samples}; allowed are whole numbers from 1")
-    tokenizer = Tokenizer.from_directory(_need(arguments.tokenizer, "uv run python scripts/train_bpe.py"))
-    checkpoint = _need(arguments.checkpoint, "uv run python cs336_basics/train.py")
-    model = load_model(checkpoint, arguments.device)
+    model, tokenizer = load_trained(arguments.checkpoint, arguments.tokenizer, arguments.device)
     sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, not an exception
 
     def show(index: int, piece: str) -> None:

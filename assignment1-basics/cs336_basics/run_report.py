@@ -20,8 +20,11 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def _outcome(entries: Sequence[dict[str, Any]], description: dict[str, Any], ending: str) -> Table:
-    rows: list[tuple[str, object]] = [("Ending", ending), ("Parameters", description["num_parameters"])]
+def _outcome(entries: Sequence[dict[str, Any]], description: dict[str, Any], ending: str, message: str) -> Table:
+    rows: list[tuple[str, object]] = [("Ending", ending)]
+    if message:
+        rows.append(("What happened", message))
+    rows.append(("Parameters", description["num_parameters"]))
     validations = [entry for entry in entries if "val_loss" in entry]
     if validations:
         last, best = validations[-1], min(validations, key=lambda entry: entry["val_loss"])
@@ -30,11 +33,12 @@ def _outcome(entries: Sequence[dict[str, Any]], description: dict[str, Any], end
             ("Validation perplexity, last", math.exp(min(last["val_loss"], 700))),
             (f"Validation loss, best (step {best['step']})", best["val_loss"]),
         ]
-    rows += [
-        ("Steps", entries[-1]["step"]),
-        ("Tokens", entries[-1]["tokens"]),
-        ("Wall clock", _duration(entries[-1]["seconds"])),
-    ]
+    if entries:
+        rows += [
+            ("Steps", entries[-1]["step"]),
+            ("Tokens", entries[-1]["tokens"]),
+            ("Wall clock", _duration(entries[-1]["seconds"])),
+        ]
     logged = [entry for entry in entries if "tokens_per_second" in entry]
     if logged:
         rows.append(("Tokens per second, median", statistics.median(entry["tokens_per_second"] for entry in logged)))
@@ -44,13 +48,14 @@ def _outcome(entries: Sequence[dict[str, Any]], description: dict[str, Any], end
     return Table(["quantity", "value"], rows)
 
 
-def write_run_report(run_dir: str | os.PathLike, ending: str, samples: Sequence[str] = ()) -> Path:
+def write_run_report(run_dir: str | os.PathLike, ending: str, samples: Sequence[str] = (), message: str = "") -> Path:
     """Write `curves.png` and `report.html` into a run's folder.
 
     Args:
         run_dir: the folder with the run's `metrics.jsonl` and `config.json`.
         ending: how the run ended, in words.
         samples: texts the trained model wrote, prompts included.
+        message: a sentence on the ending, if there is more to say.
 
     Returns:
         The report's path.
@@ -58,16 +63,13 @@ def write_run_report(run_dir: str | os.PathLike, ending: str, samples: Sequence[
     run_dir = Path(run_dir)
     entries = read_metrics(run_dir / METRICS_NAME)
     description = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-    sections = []
+    sections = [Section("Outcome", [_outcome(entries, description, ending, message)])]
     if entries:
         curves = plot_curves(entries)
         with atomic_write(run_dir / "curves.png") as file:
             file.write(curves)
         caption = "Losses, learning rate and gradient norm. Validation uses the same windows of text every time."
-        sections += [
-            Section("Outcome", [_outcome(entries, description, ending)]),
-            Section("Curves", [Figure(curves, caption)]),
-        ]
+        sections.append(Section("Curves", [Figure(curves, caption)]))
     if samples:
         sections.append(Section("Samples", [Text(sample, preformatted=True) for sample in samples]))
     for title, key in (("Model", "model_config"), ("Training settings", "train_config"), ("Machine", "machine")):

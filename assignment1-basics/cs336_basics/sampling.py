@@ -19,7 +19,7 @@ class SamplingSettings:
         temperature: the logits are divided by it: below 1 sharpens, above 1 flattens, 0 always takes the likeliest.
         top_k: only the k likeliest tokens stay; None keeps all.
         top_p: of these, the fewest likeliest tokens stay whose probabilities reach this sum, the one that crosses it
-            included (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751, equation 2); None keeps all.
+            included (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751, equation 2); None and 1 keep all.
 
     Raises:
         UsageError: a setting is out of range.
@@ -47,16 +47,19 @@ def next_token_distribution(
         The candidates' probabilities, which sum to 1, and the candidates' token ids, likeliest first; None for the ids
         stands for the whole vocabulary in order.
     """
-    logits, token_ids = upcast(logits) / settings.temperature, None
+    logits, token_ids = upcast(logits), None
+    # With the greatest logit at 0, no temperature, however low, makes the likeliest token's infinite.
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(settings.temperature, torch.finfo(logits.dtype).tiny)
+    top_p = None if settings.top_p == 1 else settings.top_p
     if settings.top_k is not None and settings.top_k < logits.shape[-1]:
         logits, token_ids = logits.topk(settings.top_k)
-    elif settings.top_p is not None:
+    elif top_p is not None:
         logits, token_ids = logits.sort(descending=True)
     probabilities = softmax(logits)
-    if settings.top_p is not None:
+    if top_p is not None:
         # A token stays if those before it have not reached the sum yet: the crossing token does.
         before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)
+        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return probabilities, token_ids
 

@@ -5,14 +5,13 @@ Importable as well: `train(TrainConfig(data_dir="data", train_steps=200))` retur
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-if __name__ == "__main__" and sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
-    # Run by its path, a script finds its own folder first on the import path, where data.py, datasets.py or
-    # tokenizer.py would stand in for other packages' modules of these names.
-    del sys.path[0]
+if __name__ == "__main__":
+    from cs336_basics.import_path import leave_package_folder
 
-from cs336_basics.check_pointing import latest_good_checkpoint, read_checkpoint
+    leave_package_folder()
+
+from cs336_basics.check_pointing import read_checkpoint, resolve_checkpoint
 from cs336_basics.command_line import UsageError, run_command
 from cs336_basics.trainer.loop import TrainResult, measure_step_seconds, train
 from cs336_basics.training_config import TrainConfig, build_parser, resumed_config
@@ -29,11 +28,9 @@ def config_from_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     given = vars(build_parser().parse_args(argv))
     if "resume_ckp" not in given:
         return TrainConfig(**given)
-    if given["resume_ckp"] == "latest":
-        path, passed_over = latest_good_checkpoint(given.get("save_ckp_path", TrainConfig.save_ckp_path))
-        for sentence in passed_over:
-            print(f"{sentence}; going on from {path} instead", file=sys.stderr)
-        given["resume_ckp"] = str(path)
+    folder = given.get("save_ckp_path", TrainConfig.save_ckp_path)
+    path = resolve_checkpoint(given["resume_ckp"], folder, lambda sentence: print(sentence, file=sys.stderr))
+    given["resume_ckp"] = str(path)
     checkpoint = read_checkpoint(given["resume_ckp"])
     if "train_config" not in checkpoint or "model_config" not in checkpoint:
         raise UsageError(

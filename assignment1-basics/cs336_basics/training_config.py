@@ -64,7 +64,9 @@ class TrainConfig:
     batch_size: int = _flag(8, "sequences per optimizer step")
     gradient_accumulation_steps: int = _flag(1, "parts a batch is split into, to save memory; must divide batch_size")
     train_steps: int = _flag(5000, "optimizer steps of the whole run")
-    max_minutes: float | None = _flag(None, "stop after so many minutes of training", type=float, shown="no limit")
+    max_minutes: float | None = _flag(
+        None, "stop after so many minutes of training, time before resuming included", type=float, shown="no limit"
+    )
     max_lr: float = _flag(1e-3, "learning rate at the end of the warm-up")
     min_lr: float | None = _flag(None, "learning rate at the end of the run", type=float, shown="a tenth of max_lr")
     warm_up_it: int | None = _flag(
@@ -98,7 +100,7 @@ class TrainConfig:
     wandb_project: str | None = _flag(
         None, "log to this Weights & Biases project; offline where there is no key or network", type=str, shown="none"
     )
-    wandb_run_name: str | None = _flag(None, "name of the run", type=str, shown="the time it started")
+    wandb_run_name: str | None = _flag(None, "name of the run", type=str, shown="that of run_dir")
     no_wandb: bool = _flag(False, "do not log to Weights & Biases, whatever the other flags say")
 
     def __post_init__(self) -> None:
@@ -112,9 +114,10 @@ class TrainConfig:
             "save_intervals", "context_len",
         ):  # fmt: skip
             self._check_range(name, 1, math.inf)
-        for name in ("warm_up_it", "keep_checkpoints", "seed", "max_lr", "min_lr", "weight_decay", "clip_grad_norm"):
+        for name in ("warm_up_it", "keep_checkpoints", "max_lr", "min_lr", "weight_decay", "clip_grad_norm"):
             self._check_range(name, 0, math.inf)
         self._check_range("eps", 0, math.inf)
+        self._check_range("seed", 0, 2**63, below=True)
         for name in ("beta1", "beta2"):
             self._check_range(name, 0, 1, below=True)
         if self.max_minutes is not None and not self.max_minutes > 0:
@@ -185,12 +188,15 @@ def resumed_config(stored: dict[str, Any], model_config: dict[str, Any], given: 
     Args:
         stored: the checkpoint's `train_config`.
         model_config: the checkpoint's `model_config`.
-        given: settings the user gave explicitly; other than the model's, they take precedence.
+        given: settings the user gave explicitly; other than the model's, they take precedence. A `wandb_project` among
+            them also ends a stored `no_wandb`.
 
     Raises:
         UsageError: a given setting of the model differs from the checkpoint's.
     """
     known = {spec.name for spec in fields(TrainConfig)}
+    if "wandb_project" in given:
+        stored = {**stored, "no_wandb": False}
     config = TrainConfig(**{**{name: value for name, value in stored.items() if name in known}, **given})
     shape = config.model_config(model_config["vocab_size"])
     check_same_model(shape, TransformerConfig.from_dict(model_config))

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cs336_basics.check_pointing import load_model
 from cs336_basics.command_line import run_command
+from cs336_basics.generate import load_trained
 from cs336_basics.hf_llama import export_llama
 
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokenizer", type=Path, default=Path("tokenizer"), help="folder of the tokenizer")
     parser.add_argument("--out", type=Path, default=Path("hf_model"), help="folder to write")
     arguments = parser.parse_args(argv)
-    model = load_model(arguments.checkpoint, "cpu")
+    model, _ = load_trained(arguments.checkpoint, arguments.tokenizer, "cpu")
     export_llama(model, arguments.out, arguments.tokenizer)
     print(
         f"wrote {arguments.out}: open it with transformers.AutoModelForCausalLM.from_pretrained({str(arguments.out)!r})"

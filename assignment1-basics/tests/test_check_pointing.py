@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from cs336_basics.check_pointing import (
     load_checkpoint,
     load_model,
     read_checkpoint,
+    resolve_checkpoint,
     save_checkpoint,
 )
 from cs336_basics.command_line import UsageError
@@ -134,16 +136,29 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 
 
 class _Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
     def __reduce__(self):
-        return os.mkdir, ("/tmp/bomb-of-a-test-that-must-not-go-off",)
+        return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"weights": torch.ones(2)}, torch.ones(3), {"model_state_dict": _Bomb()}])
-def test_foreign_files_are_refused_and_run_no_code(tmp_path, content):
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({"model_state_dict": _Bomb(tmp_path / "gone off")}, tmp_path / "x.pt")
+    with pytest.raises(UsageError, match=r"x\.pt is not a"):
+        read_checkpoint(tmp_path / "x.pt")
+    assert not (tmp_path / "gone off").exists()
+    torch.load(tmp_path / "x.pt", weights_only=False)
+    assert (tmp_path / "gone off").exists()  # so the bomb was a real one
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": torch.ones(2)}, torch.ones(3)])
+def test_foreign_files_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(UsageError, match=r"x\.pt is not a"):
         read_checkpoint(tmp_path / "x.pt")
-    assert not os.path.exists("/tmp/bomb-of-a-test-that-must-not-go-off")
     (tmp_path / "x.pt").write_text("hello, I am a text\n" * 10)
     with pytest.raises(UsageError, match="not a readable checkpoint"):
         read_checkpoint(tmp_path / "x.pt")
@@ -163,6 +178,21 @@ def test_the_latest_good_one_is_found(tmp_path):
     assert path == tmp_path / "checkpoint_100.pt"
     assert len(passed_over) == 2
     assert all("truncated" in sentence for sentence in passed_over)
+
+
+def test_a_name_is_resolved(tmp_path):
+    model, optimizer = _trained()
+    for step in (1, 2):
+        save_checkpoint(model, optimizer, step, tmp_path / f"checkpoint_{step}.pt")
+        os.utime(tmp_path / f"checkpoint_{step}.pt", ns=(step, step))
+    os.truncate(tmp_path / "checkpoint_2.pt", 1000)
+    os.utime(tmp_path / "checkpoint_2.pt", ns=(2, 2))
+    said = []
+    assert resolve_checkpoint("latest", tmp_path, said.append) == tmp_path / "checkpoint_1.pt"
+    assert len(said) == 1
+    assert said[0].endswith(f"; going on from {tmp_path / 'checkpoint_1.pt'} instead")
+    assert resolve_checkpoint("elsewhere/c.pt", tmp_path, said.append) == Path("elsewhere/c.pt")
+    assert len(said) == 1
 
 
 def test_a_folder_without_checkpoints_is_named(tmp_path):

@@ -164,6 +164,23 @@ def test_a_half_precision_model_generates():
     )
 
 
+ACCELERATORS = [
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")),
+    pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs MPS")),
+]
+
+
+@pytest.mark.parametrize("device", ACCELERATORS)
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_an_accelerator_generates_the_same(device, use_cache):
+    model = make_model().to(device)
+    expected = generate_tokens(make_model(), PROMPTS, 30, temperature=0)
+    assert generate_tokens(model, PROMPTS, 30, temperature=0, use_cache=use_cache) == expected
+    drawn = generate_tokens(model, PROMPTS, 30, top_k=50, top_p=0.9, seed=1, use_cache=use_cache)
+    assert drawn == generate_tokens(model, PROMPTS, 30, top_k=50, top_p=0.9, seed=1, use_cache=use_cache)
+    assert {len(row) for row in drawn} == {30}
+
+
 # ---- sampling -------------------------------------------------------------------------------------------------------
 
 
@@ -197,13 +214,31 @@ def test_the_distribution_is_that_of_transformers(seed, temperature, top_k, top_
 
 
 @pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.49, [0]), (0.5, [0]), (0.51, [0, 1]), (0.75, [0, 1]), (0.8, [0, 1, 2]), (1.0, [0, 1, 2, 3])]
+    ("top_p", "kept"), [(0.49, [0]), (0.5, [0]), (0.51, [0, 1]), (0.75, [0, 1]), (0.8, [0, 1, 2]), (0.9, [0, 1, 2, 3])]
 )
 def test_top_p_keeps_the_token_that_crosses_the_sum(top_p, kept):
     logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()  # exact in binary, so the edges are sharp
     probabilities, token_ids = next_token_distribution(logits, SamplingSettings(top_p=top_p))
     assert sorted(token_ids[probabilities > 0].tolist()) == kept
     assert probabilities.sum() == pytest.approx(1)
+
+
+def test_top_p_one_keeps_all_as_none_does():
+    # In float32 these sum to 1 before the last: a sum that is cut at 1 would lose it.
+    logits = torch.tensor([[0.0] + [-20.0] * 50])
+    every, ids = next_token_distribution(logits, SamplingSettings(top_p=1.0))
+    assert ids is None
+    assert (every > 0).all()
+    assert torch.equal(every, next_token_distribution(logits, SamplingSettings())[0])
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-30, 1e-40, 5e-324])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.9}])
+def test_a_tiny_temperature_is_greedy_and_shares_between_equals(temperature, filters):
+    logits = torch.tensor([[1e4, -1e4, 9e3, 0.0, 5.0], [-7.0, 2.0, 2.0, 1.0, -1e30]])
+    drawn = next_token_distribution(logits, SamplingSettings(temperature, **filters))
+    expected = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0.5, 0.5, 0, 0]])
+    assert torch.equal(in_vocabulary_order(*drawn, 5), expected)
 
 
 def test_drawn_frequencies_are_the_distributions():
@@ -246,6 +281,8 @@ def test_generated_text_follows_the_models_own_probabilities(model):
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"seed": -1}, "seed is -1; allowed are whole numbers from 0"),
+        ({"seed": 2**63}, "seed is 9223372036854775808; allowed"),
         ({"max_length": -1}, "max_length is -1"),
         ({"prompts": [[1], []]}, "holds no tokens"),
         ({"prompts": [[1, 300]]}, "ids 1 to 300; the model knows 0 to 299"),

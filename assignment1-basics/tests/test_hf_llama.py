@@ -219,10 +219,17 @@ def test_the_command_exports_a_checkpoint(tmp_path, tokenizer_dir, monkeypatch, 
     torch.testing.assert_close(model(token_ids), theirs(token_ids).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_command_names_a_missing_checkpoint(tmp_path, monkeypatch, capsys):
+def test_the_command_names_a_missing_tokenizer_and_checkpoint(tmp_path, tokenizer_dir, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["export_hf.py"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert stopped.value.code == 2
-    assert "checkpoint_final.pt" in capsys.readouterr().err
+    error = "error: tokenizer is not there; `uv run python scripts/train_bpe.py` makes it, or name another one\n"
+    assert capsys.readouterr().err == error
+    monkeypatch.setattr(sys, "argv", ["export_hf.py", "--tokenizer", str(tokenizer_dir)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert stopped.value.code == 2
+    assert "`uv run python cs336_basics/train.py` makes it" in capsys.readouterr().err
+    assert not (tmp_path / "hf_model").exists()

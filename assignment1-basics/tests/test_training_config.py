@@ -53,6 +53,8 @@ def test_defaults_that_depend_on_others():
         ({"batch_size": 2.5}, "batch_size is 2.5; it must be of type int"),
         ({"vocab_size": 0}, "vocab_size is 0"),
         ({"clip_grad_norm": float("inf")}, "clip_grad_norm is inf"),
+        ({"seed": -1}, "seed is -1; allowed .* at least 0 and below 9223372036854775808"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
     ],
 )
 def test_bad_values_are_named(setting, named):
@@ -77,6 +79,13 @@ def test_a_resumed_run_has_the_stored_settings_unless_given_anew():
     config = resumed_config(*_stored(), given={"resume_ckp": "x.pt", "train_steps": 9})
     assert (config.d_model, config.max_lr, config.batch_size) == (32, 0.5, 4)
     assert (config.train_steps, config.resume_ckp) == (9, "x.pt")
+
+
+def test_a_project_given_anew_ends_a_stored_no_wandb():
+    stored = _stored(no_wandb=True)
+    assert resumed_config(*stored, given={}).no_wandb
+    assert not resumed_config(*stored, given={"wandb_project": "p"}).no_wandb
+    assert resumed_config(*stored, given={"wandb_project": "p", "no_wandb": True}).no_wandb
 
 
 def test_a_resumed_run_cannot_change_its_model():

@@ -15,7 +15,8 @@ from cs336_basics.check_pointing import read_checkpoint
 from cs336_basics.run_log import read_metrics
 from cs336_basics.train import config_from_arguments, train
 
-PROGRAM = Path(__file__).parents[1] / "cs336_basics" / "train.py"
+PACKAGE = Path(__file__).parents[1] / "cs336_basics"
+PROGRAM = PACKAGE / "train.py"
 STEPS = 300
 FLAGS = [
     "--data_dir", "data", "--vocab_size", "40", "--d_model", "32", "--num_layers", "1", "--num_heads", "2",
@@ -112,7 +113,7 @@ def test_killed_stopped_and_resumed_is_the_run_that_never_was(tmp_path, monkeypa
     )
     ends = [read_checkpoint(result.checkpoint_path) for result in (resumed, undisturbed)]
     assert ends[0]["iteration"] == STEPS
-    for different in ("seconds", "train_config", "wandb_id"):
+    for different in ("seconds", "train_config", "wandb_id", "numbered_checkpoints"):
         for end in ends:
             del end[different]
     _assert_equal(*ends)
@@ -120,19 +121,26 @@ def test_killed_stopped_and_resumed_is_the_run_that_never_was(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_run_by_its_path_the_program_finds_other_packages(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "module", "error"),
+    [
+        (["train.py", "--data_dir", "nowhere"], "cs336_basics.trainer.loop", "error: nowhere/train.dat"),
+        (["generate.py", "--tokenizer", "nowhere"], "cs336_basics.sampling", "error: nowhere is not there"),
+    ],
+)
+def test_run_by_its_path_a_program_finds_other_packages(tmp_path, arguments, module, error):
     """Its own folder holds data.py, datasets.py and tokenizer.py, which must not stand in for other modules."""
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", str(PROGRAM), "--data_dir", "nowhere"],
+        [sys.executable, "-X", "importtime", str(PACKAGE / arguments[0]), *arguments[1:]],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     lines = result.stderr.splitlines()
     imported = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
-    assert {"cs336_basics.tokenizer", "cs336_basics.trainer.loop", "torch"} <= imported
-    assert not imported & {path.stem for path in PROGRAM.parent.glob("*.py") if path.stem != "__init__"}
+    assert {"cs336_basics.tokenizer", module, "torch"} <= imported
+    assert not imported & {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
     messages = [line for line in lines if not line.startswith("import time:")]
     assert result.returncode == 2
     assert len(messages) == 1
-    assert messages[0].startswith("error: nowhere/train.dat")
+    assert messages[0].startswith(error)

@@ -3,16 +3,26 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cs336_basics.bpe.vocab_files import fingerprint
 from cs336_basics.check_pointing import read_checkpoint
 from cs336_basics.command_line import UsageError, run_command
+from cs336_basics.generate import generate_text
 from cs336_basics.model import TransformerConfig
+from cs336_basics.model.transformer import transformer_lm
 from cs336_basics.run_log import read_metrics
+from cs336_basics.tokenizer import Tokenizer
 from cs336_basics.train import TrainConfig, config_from_arguments, main, measure_step_seconds, train
+from cs336_basics.trainer.loop import require_writable
+from cs336_basics.trainer.samples import PROMPTS, sample_texts
 from cs336_basics.trainer.trainer import Trainer, decay_groups
 
 VOCAB = 40
@@ -175,6 +185,35 @@ def test_gains_of_norms_do_not_decay():
     assert (decaying["weight_decay"], steady["weight_decay"]) == (0.1, 0.0)
 
 
+@pytest.fixture(scope="module")
+def byte_tokenizer():
+    return Tokenizer({index: bytes([index]) for index in range(256)}, [], ["<|endoftext|>"])
+
+
+def test_the_final_checkpoint_loads_into_transformer_lm_and_writes_text(make_config, data_dir, byte_tokenizer):
+    text = np.array(byte_tokenizer.encode("Once upon a time there was a cat. " * 30))
+    for name in ("train", "valid"):
+        text.astype("uint16").tofile(data_dir / f"{name}.dat")
+    result = _run(make_config(train_steps=150, vocab_size=257, context_len=32, max_lr=1e-2, val_interval=150))
+    shape = {"vocab_size": 257, "context_len": 32, "d_model": 32, "num_layers": 2, "num_heads": 2, "d_ff": 64}
+    model = transformer_lm(**shape)
+    model.load_state_dict(torch.load(result.checkpoint_path)["model_state_dict"])
+    written = generate_text(model, byte_tokenizer, "Once upon", max_length=25, temperature=0.0)
+    assert written == "Once upon a time there was a cat. "
+
+
+def test_samples_need_the_tokenizer_that_made_the_data(make_config, tmp_path, byte_tokenizer):
+    config = make_config(vocab_size=300, tokenizer_dir=str(tmp_path / "tokenizer"))
+    model = transformer_lm(300, 16, 32, 1, 2)
+    assert sample_texts(model, config, None) == []
+    byte_tokenizer.save(tmp_path / "tokenizer")
+    made_by = fingerprint(byte_tokenizer.vocab, byte_tokenizer.merges, byte_tokenizer.special_tokens)
+    texts = sample_texts(model, config, made_by)
+    assert [text.startswith(prompt) for text, prompt in zip(texts, PROMPTS, strict=True)] == [True] * len(PROMPTS)
+    assert sample_texts(model, config, None) == texts
+    assert sample_texts(model, config, "of another tokenizer") == []
+
+
 @pytest.mark.parametrize("cut", [10, 20])
 @pytest.mark.parametrize(
     "settings", [{}, {"gradient_accumulation_steps": 2, "dtype": "bfloat16", "tie_embeddings": True}]
@@ -193,6 +232,19 @@ def test_a_resumed_run_is_the_run_that_never_stopped(make_config, tmp_path, cut,
     second = _run(resumed)
     _assert_same_run(whole, second)
     assert second.seconds > read_checkpoint(path)["seconds"]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_resumes_exactly_too(make_config, tmp_path):
+    """Its last validation batch is smaller than the others, and a fresh run sees it before its first step."""
+    settings = {"compile": True, "num_layers": 1, "gradient_accumulation_steps": 2, "val_batches": 11}
+    whole = _run(make_config("whole", train_steps=6, save_intervals=3, val_interval=3, log_intervals=1, **settings))
+    torch.compiler.reset()  # a new process has compiled nothing yet
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "metrics.jsonl").write_text(whole.metrics_path.read_text())
+    path, other = tmp_path / "whole" / "checkpoints" / "checkpoint_3.pt", str(tmp_path / "b")
+    second = _run(config_from_arguments(["--resume_ckp", str(path), "--run_dir", other, "--save_ckp_path", other]))
+    _assert_same_run(whole, second)
 
 
 def test_a_longer_run_goes_on_from_the_final_checkpoint(make_config):
@@ -220,6 +272,28 @@ def test_latest_passes_over_a_truncated_checkpoint_and_says_so(make_config, tmp_
     assert resumed.final_val_loss == whole.final_val_loss
 
 
+def test_a_run_cannot_end_before_the_step_it_resumes_from(make_config):
+    first = _run(make_config(train_steps=10))
+    log = first.metrics_path.read_text()
+    with pytest.raises(UsageError, match=r"train_steps is 9, but .*checkpoint_final\.pt has 10 steps behind it"):
+        _run(config_from_arguments(["--resume_ckp", str(first.checkpoint_path), "--train_steps", "9"]))
+    assert first.metrics_path.read_text() == log
+
+
+@pytest.mark.parametrize("missing", ["seconds", "validations", "wandb_id", "numbered_checkpoints"])
+def test_a_checkpoint_that_lacks_an_entry_is_refused_or_resumed_without_it(make_config, tmp_path, missing):
+    first = _run(make_config(train_steps=10))
+    checkpoint = torch.load(first.checkpoint_path)
+    del checkpoint[missing]
+    torch.save(checkpoint, tmp_path / "checkpoint_10.pt")
+    config = make_config("b", resume_ckp=str(tmp_path / "checkpoint_10.pt"), train_steps=20)
+    if missing == "seconds":
+        with pytest.raises(UsageError, match=r"checkpoint_10\.pt cannot be resumed: it lacks seconds"):
+            _run(config)
+    else:
+        assert _run(config).steps == 20
+
+
 def test_another_model_cannot_take_over_a_checkpoint(make_config, tmp_path):
     first = _run(make_config(train_steps=1))
     with pytest.raises(UsageError, match=r"d_model 64 \(the checkpoint has 32\)"):
@@ -243,6 +317,20 @@ def test_only_the_newest_checkpoints_are_kept(make_config, tmp_path):
     assert names == ["checkpoint_35.pt", "checkpoint_40.pt", "checkpoint_final.pt"]
 
 
+def test_only_a_run_s_own_earlier_checkpoints_make_room_for_new_ones(make_config, tmp_path):
+    """Neither those of a run that was here before nor those beyond the step resumed from."""
+    _run(make_config(save_intervals=7))
+    folder = tmp_path / "run" / "checkpoints"
+    _run(make_config(save_intervals=10))
+    (folder / ".checkpoint_20.pt.12345.tmp").write_bytes(b"left by a kill")
+    flags = ["--resume_ckp", str(folder / "checkpoint_20.pt"), "--keep_checkpoints", "1"]
+    _run(config_from_arguments([*flags, "--train_steps", "25", "--save_intervals", "5"]))
+    others = [f"checkpoint_{step}.pt" for step in (14, 21, 28, 30, 7)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*others, "checkpoint_25.pt", "checkpoint_final.pt"]
+    )
+
+
 @pytest.mark.parametrize(
     "settings", [{"max_lr": 1e38, "warm_up_it": 0}, {"max_lr": 1e5, "norm": "none", "clip_grad_norm": 0.0}]
 )
@@ -254,7 +342,9 @@ def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(make_config, t
     assert result.steps < 30
     assert result.message.count(". ") == 0
     assert f"the last good checkpoint is {result.checkpoint_path}" in result.message
-    assert result.report_path.exists()
+    html = unescape(result.report_path.read_text(encoding="utf-8"))
+    assert "diverged" in html
+    assert result.message in html
     for path in [result.checkpoint_path, *(tmp_path / "bad").rglob("*.pt")]:
         checkpoint = read_checkpoint(path)
         assert all(torch.isfinite(tensor).all() for tensor in checkpoint["model_state_dict"].values())
@@ -279,6 +369,15 @@ def test_a_loss_that_is_nan_exits_with_1(make_config, monkeypatch, capsys):
     assert "there is no checkpoint yet" in errors[-1]
 
 
+def test_a_run_that_diverges_before_its_first_entry_says_so_in_its_report(make_config, monkeypatch):
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: math.nan)
+    result = _run(make_config())
+    html = unescape(result.report_path.read_text(encoding="utf-8"))
+    assert read_metrics(result.metrics_path) == []
+    assert "Ending" in html
+    assert "training diverged after 0 steps: the validation loss became nan" in html
+
+
 def test_a_time_limit_ends_the_run_with_a_checkpoint(make_config):
     result = _run(make_config(train_steps=100_000, max_minutes=0.01, warm_up_it=10))
     assert result.ending == "out of time"
@@ -286,6 +385,13 @@ def test_a_time_limit_ends_the_run_with_a_checkpoint(make_config):
     assert result.checkpoint_path.name == "checkpoint_final.pt"
     assert read_checkpoint(result.checkpoint_path)["iteration"] == result.steps
     assert read_metrics(result.metrics_path)[-1]["step"] == result.steps
+
+    again = _run(config_from_arguments(["--resume_ckp", str(result.checkpoint_path)]))
+    assert (again.ending, again.steps, again.final_val_loss) == ("out of time", result.steps, result.final_val_loss)
+    assert again.message.startswith("the 0.01 minutes of max_minutes were used up before resuming")
+    flags = ["--max_minutes", "10", "--train_steps", str(result.steps + 2)]
+    more = _run(config_from_arguments(["--resume_ckp", str(result.checkpoint_path), *flags]))
+    assert (more.ending, more.steps) == ("finished", result.steps + 2)
 
 
 @pytest.mark.parametrize(
@@ -341,14 +447,53 @@ def test_missing_and_unfit_data_are_one_sentence(make_config, tmp_path, data_dir
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flag", ["--run_dir", "--save_ckp_path"])
+@pytest.mark.parametrize("name", ["a_file", "a_file/below"])
+def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path, data_dir, monkeypatch, capsys, flag, name):
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("not a folder")
+    with pytest.raises(SystemExit) as leaving:
+        run_command(main, ["--data_dir", str(data_dir), "--no_wandb", "--device", "cpu", flag, name])
+    assert leaving.value.code == 2
+    error = f"error: {flag[2:]} {name} cannot be a folder: a_file is a file\n"
+    assert capsys.readouterr().err == error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_file", "data"]
+
+
+def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # the user of the tests may write anywhere
+    with pytest.raises(UsageError, match=r"save_ckp_path .*/new cannot be written to"):
+        require_writable("save_ckp_path", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_the_program_in_scripts_trains(data_dir, tmp_path):
+    flags = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parents[1] / "scripts" / "train.py"), *flags, "--data_dir", str(data_dir),
+         "--train_steps", "3", "--device", "cpu", "--no_wandb"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 steps, 384 tokens" in done.stdout
+    assert read_checkpoint(tmp_path / "checkpoints" / "checkpoint_final.pt")["iteration"] == 3
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_cuda_trains_and_resumes(make_config, tmp_path, dtype):
+def test_cuda_trains_and_resumes_exactly(make_config, tmp_path, dtype):
     whole = _run(make_config("whole", device="cuda", dtype=dtype))
     assert whole.final_val_loss < 3.0
     path = tmp_path / "whole" / "checkpoints" / "checkpoint_20.pt"
-    second = _run(config_from_arguments(["--resume_ckp", str(path), "--run_dir", str(tmp_path / "b")]))
-    assert second.final_val_loss == pytest.approx(whole.final_val_loss, rel=1e-3)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "metrics.jsonl").write_text(whole.metrics_path.read_text())
+    other = str(tmp_path / "b")
+    second = _run(config_from_arguments(["--resume_ckp", str(path), "--run_dir", other, "--save_ckp_path", other]))
+    if dtype == "float32":
+        _assert_same_run(whole, second)
+    else:
+        assert second.final_val_loss == pytest.approx(whole.final_val_loss, rel=1e-3)
 
 
 @pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs MPS")

@@ -22,25 +22,27 @@ def _config(tmp_path, **settings):
         (np.arange(500) % 30).astype("uint16").tofile(tmp_path / f"{name}.dat")
     return TrainConfig(
         data_dir=str(tmp_path), vocab_size=30, d_model=16, num_layers=1, num_heads=2, context_len=8, batch_size=2,
-        train_steps=6, log_intervals=2, device="cpu", run_dir=str(tmp_path / "run"),
-        save_ckp_path=str(tmp_path / "run"), wandb_project="a-project", wandb_run_name="a-run", **settings,
+        train_steps=6, log_intervals=2, device="cpu", run_dir=str(tmp_path / "the-folder"),
+        save_ckp_path=str(tmp_path / "the-folder"), wandb_project="a-project", **settings,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_offline_without_a_key(tmp_path):
-    result = train(_config(tmp_path), progress=False)
-    files = list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+@pytest.mark.parametrize(("name", "shown"), [({"wandb_run_name": "a-name"}, b"\x06a-name"), ({}, b"\x0athe-folder")])
+def test_offline_without_a_key(tmp_path, name, shown):
+    """The name is looked for with its length before it: the folder's name is also the end of a path in the settings."""
+    result = train(_config(tmp_path, **name), progress=False)
+    files = list((tmp_path / "the-folder" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 1
     content = files[0].read_bytes()
-    for written in (b"a-project", b"a-run", b"train_loss", b"val_loss", b"grad_norm", b"d_model"):
+    for written in (b"a-project", shown, b"train_loss", b"val_loss", b"grad_norm", b"d_model"):
         assert written in content
     assert len(read_metrics(result.metrics_path)) == 4
 
 
 def test_no_wandb_wins(tmp_path):
     train(_config(tmp_path, no_wandb=True), progress=False)
-    assert not (tmp_path / "run" / "wandb").exists()
+    assert not (tmp_path / "the-folder" / "wandb").exists()
 
 
 def test_the_log_is_cut_back_to_where_a_run_resumes(tmp_path):

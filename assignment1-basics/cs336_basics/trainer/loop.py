@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -14,7 +15,13 @@ from tqdm import tqdm
 
 from cs336_basics.accounting import training_flops_per_token
 from cs336_basics.atomic_file import atomic_write
-from cs336_basics.check_pointing import FINAL_NAME, checkpoint_name, checkpoints_newest_first, latest_good_checkpoint
+from cs336_basics.check_pointing import (
+    FINAL_NAME,
+    checkpoint_name,
+    remove_unfinished_checkpoints,
+    resolve_checkpoint,
+)
+from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
 from cs336_basics.machine import machine_description
 from cs336_basics.run_log import RunLog
@@ -38,7 +45,7 @@ class TrainResult:
         final_val_loss, best_val_loss: of the last and of the best validation, nats per token; None before the first.
         checkpoint_path: the last checkpoint written, or the one resumed from; None if there is none.
         metrics_path, report_path: the JSONL log and the HTML report.
-        steps, tokens, seconds: of the whole run, earlier sessions included.
+        steps, tokens, seconds: of the whole run, time before resuming included.
         num_parameters: parameters of the model.
     """
 
@@ -65,33 +72,34 @@ class TrainResult:
         return self.ending == "interrupted"
 
 
-class _Session:
+class _Run:
     """One call of `train`: a trainer, its logs and its checkpoints."""
 
     def __init__(self, config: TrainConfig, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
         self.on_step = on_step
         self.progress = progress
-        resolve_device(config.device)  # a device that is not here is told before data are made
-        resumed = self._checkpoint_to_resume(config)
+        name = config.wandb_run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
+        self.run_dir = Path(config.run_dir or Path("runs") / name)
+        # A device that is not here or a folder that cannot be written to is told before data are made.
+        resolve_device(config.device)
+        require_writable("run_dir", self.run_dir)
+        require_writable("save_ckp_path", Path(config.save_ckp_path))
+        resumed = None
+        if config.resume_ckp is not None:
+            resumed = resolve_checkpoint(config.resume_ckp, config.save_ckp_path, self.say)
         data = open_training_data(config, announce=self.say)
         self.trainer = Trainer(config, config.model_config(data.vocab_size), data.train, data.valid)
         self.validations: dict[str, float | None] = {"final_val_loss": None, "best_val_loss": None}
         self.wandb_id = uuid.uuid4().hex[:8]
+        self.tokenizer_sha256 = data.tokenizer_sha256
+        self.numbered: list[Path] = []  # those of this run, the oldest first
         if resumed is not None:
-            checkpoint = self.trainer.restore(resumed)
-            self.validations = checkpoint["validations"]
-            self.wandb_id = checkpoint["wandb_id"]
-        name = config.wandb_run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
-        self.run_dir = Path(config.run_dir or Path("runs") / name)
+            self._resume(resumed, config)
         # What was chosen for this run, not what was left open, goes into checkpoints and logs.
         self.config = self.trainer.config = dataclasses.replace(
             config, run_dir=str(self.run_dir), vocab_size=self.trainer.model.config.vocab_size, resume_ckp=None
         )
         self.last_checkpoint = resumed
-        self.numbered: list[Path] = []
-        if resumed is not None:
-            earlier = reversed(checkpoints_newest_first(config.save_ckp_path))
-            self.numbered = [path for path in earlier if path.name != FINAL_NAME]
         self.log = RunLog(self.run_dir, self.trainer.step if resumed is not None else None)
         self.num_parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         self._flops_per_token = training_flops_per_token(self.trainer.model.config)
@@ -104,13 +112,19 @@ class _Session:
         if self.progress:
             tqdm.write(message)
 
-    def _checkpoint_to_resume(self, config: TrainConfig) -> Path | None:
-        if config.resume_ckp != "latest":
-            return Path(config.resume_ckp) if config.resume_ckp else None
-        path, passed_over = latest_good_checkpoint(config.save_ckp_path)
-        for sentence in passed_over:
-            self.say(f"{sentence}; going on from {path} instead")
-        return path
+    def _resume(self, path: Path, config: TrainConfig) -> None:
+        checkpoint = self.trainer.restore(path)
+        if self.trainer.step > config.train_steps:
+            raise UsageError(
+                f"train_steps is {config.train_steps}, but {path} has {self.trainer.step} steps behind it; "
+                "allowed are at least as many"
+            )
+        self.validations = checkpoint.get("validations", self.validations)
+        self.wandb_id = checkpoint.get("wandb_id", self.wandb_id)
+        folder = Path(config.save_ckp_path)
+        if folder.resolve() == path.parent.resolve():
+            self.numbered = [folder / name for name in checkpoint.get("numbered_checkpoints", [])]
+        remove_unfinished_checkpoints(folder)
 
     def describe(self) -> None:
         """Write config.json, start wandb, and tell the user what is about to run."""
@@ -126,7 +140,8 @@ class _Session:
         with atomic_write(self.run_dir / "config.json", "w") as file:
             json.dump(description, file, indent=1)
         if config.wandb_project and not config.no_wandb:
-            self.log.start_wandb(config.wandb_project, config.wandb_run_name, description, self.wandb_id)
+            name = config.wandb_run_name or self.run_dir.name
+            self.log.start_wandb(config.wandb_project, name, description, self.wandb_id)
         self.say(
             f"{self.num_parameters:,} parameters on {trainer.device}, {config.dtype}; "
             f"{len(trainer.train_tokens):,} training tokens; steps {trainer.step} to {config.train_steps} of "
@@ -136,10 +151,16 @@ class _Session:
     def save(self, name: str) -> None:
         """Write a checkpoint of that name and remove numbered ones beyond `keep_checkpoints`."""
         path = Path(self.config.save_ckp_path) / name
-        self.trainer.save(path, validations=self.validations, wandb_id=self.wandb_id)
-        self.last_checkpoint = path
-        if name != FINAL_NAME and path not in self.numbered:
-            self.numbered.append(path)
+        numbered = list(self.numbered)
+        if name != FINAL_NAME and path not in numbered:
+            numbered.append(path)
+        self.trainer.save(
+            path,
+            validations=self.validations,
+            wandb_id=self.wandb_id,
+            numbered_checkpoints=[kept.name for kept in numbered],
+        )
+        self.last_checkpoint, self.numbered = path, numbered
         while self.config.keep_checkpoints and len(self.numbered) > self.config.keep_checkpoints:
             self.numbered.pop(0).unlink(missing_ok=True)
 
@@ -166,17 +187,24 @@ class _Session:
             "mfu": round(rate * self._flops_per_token / self._peak, 4) if self._peak else None,
         }
 
-    def run(self, stop: StopRequest, bar: tqdm) -> tuple[Ending, str]:
+    def _out_of_time(self) -> bool:
+        return self.config.max_minutes is not None and self.trainer.seconds >= 60 * self.config.max_minutes
+
+    def go(self, stop: StopRequest, bar: tqdm) -> tuple[Ending, str]:
         """Train until the last step, the end of the time, or a request to stop."""
         trainer, config = self.trainer, self.config
         if trainer.step == 0:
             self.log.write({**self._place(), "val_loss": self.validate()})
+        elif trainer.step < config.train_steps and self._out_of_time():
+            return "out of time", (
+                f"the {config.max_minutes:g} minutes of max_minutes were used up before resuming from "
+                f"{self.last_checkpoint}; give more to go on"
+            )
         ending: Ending = "finished"
         while trainer.step < config.train_steps:
             started = time.perf_counter()
             outcome = trainer.train_step()
-            out_of_time = config.max_minutes is not None and trainer.seconds >= 60 * config.max_minutes
-            last = out_of_time or trainer.step == config.train_steps
+            last = self._out_of_time() or trainer.step == config.train_steps
             log_due = trainer.step % config.log_intervals == 0 or last
             val_due = trainer.step % config.val_interval == 0 or last
             save_due = trainer.step % config.save_intervals == 0
@@ -215,8 +243,10 @@ class _Session:
         from cs336_basics.run_report import write_run_report  # matplotlib takes a second to load
 
         self.log.close()
-        samples = [] if ending in ("interrupted", "diverged") else sample_texts(self.trainer.model, self.config)
-        report = write_run_report(self.run_dir, ending, samples)
+        samples = []
+        if ending not in ("interrupted", "diverged"):
+            samples = sample_texts(self.trainer.model, self.config, self.tokenizer_sha256)
+        report = write_run_report(self.run_dir, ending, samples, message)
         return TrainResult(
             ending=ending,
             message=message,
@@ -231,6 +261,21 @@ class _Session:
         )
 
 
+def require_writable(setting: str, folder: Path) -> None:
+    """Refuse a folder that cannot be written to, or made; nothing is made yet.
+
+    Raises:
+        UsageError: naming the setting, the folder and what stands in the way.
+    """
+    existing = folder
+    while not os.path.exists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"{setting} {folder} cannot be a folder: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{setting} {folder} cannot be written to: there is no permission to write to {existing}")
+
+
 def train(
     config: TrainConfig, *, progress: bool = True, on_step: Callable[[dict[str, Any]], None] | None = None
 ) -> TrainResult:
@@ -238,7 +283,7 @@ def train(
 
     The first Ctrl-C or SIGTERM ends the run after the current step with a checkpoint. Resumed from any of its
     checkpoints, on the same machine and with the same number of threads, a run goes on bit for bit as if it had never
-    been stopped.
+    been stopped; with `compile` on a GPU, up to rounding.
 
     Args:
         config: the settings. With `resume_ckp`, the model's must be those of the checkpoint; `resumed_config` takes
@@ -248,29 +293,29 @@ def train(
             goes into the log.
 
     Raises:
-        UsageError: data, device, settings or the checkpoint cannot be used.
+        UsageError: data, device, folders, settings or the checkpoint cannot be used.
     """
-    session = _Session(config, progress, on_step)
-    with session.log, StopRequest() as stop:
-        session.describe()
+    run = _Run(config, progress, on_step)
+    with run.log, StopRequest() as stop:
+        run.describe()
         bar = tqdm(
-            total=session.config.train_steps, initial=session.trainer.step, unit="step", desc="training",
+            total=run.config.train_steps, initial=run.trainer.step, unit="step", desc="training",
             disable=not progress,
         )  # fmt: skip
         with bar:
             try:
-                ending, message = session.run(stop, bar)
+                ending, message = run.go(stop, bar)
             except DivergenceError as error:
-                good = session.last_checkpoint
+                good = run.last_checkpoint
                 ending, message = (
                     "diverged",
                     (
-                        f"training diverged after {session.trainer.step} steps: {error}; "
+                        f"training diverged after {run.trainer.step} steps: {error}; "
                         + (f"the last good checkpoint is {good}" if good else "there is no checkpoint yet")
                         + "; try a lower max_lr"
                     ),
                 )
-        return session.result(ending, message)
+        return run.result(ending, message)
 
 
 def measure_step_seconds(config: TrainConfig, steps: int = 3) -> float:

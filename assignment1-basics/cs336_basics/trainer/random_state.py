@@ -8,7 +8,7 @@ import torch
 
 
 def capture_random_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's generators (CPU, every CUDA device, MPS).
+    """The states of Python's, numpy's and torch's generators (CPU, every CUDA device once CUDA is in use, MPS).
 
     Only tensors and plain values, so `torch.load(..., weights_only=True)` reads it back.
     """
@@ -19,7 +19,7 @@ def capture_random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": inner},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()

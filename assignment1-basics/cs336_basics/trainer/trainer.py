@@ -75,7 +75,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.data_generator = np.random.default_rng(config.seed)
         self.model = BasicsTransformerLM.from_config(model_config).to(self.device)
-        self._forward = torch.compile(self.model) if config.compile else self.model
+        # With dynamic shapes, the code compiled for a batch would depend on the shapes seen before it, and a resumed
+        # run has seen others.
+        self._forward = torch.compile(self.model, dynamic=False) if config.compile else self.model
         self.optimizer = AdamW(
             decay_groups(self.model, config.weight_decay),
             lr=config.max_lr,
@@ -89,7 +91,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of the run so far, over all its sessions."""
+        """Wall-clock seconds of the run so far, time before resuming included."""
         return self._seconds_before + time.perf_counter() - self._started
 
     def _autocast(self) -> AbstractContextManager:
@@ -182,8 +184,10 @@ class Trainer:
             UsageError: the file is no checkpoint of the training program, or one of another model.
         """
         checkpoint = read_checkpoint(Path(path))
-        needed = {"optimizer_state_dict", "iteration", "model_config", "random_state", "data_state", "tokens_seen"}
-        if missing := sorted(needed - set(checkpoint)):
+        needed = (
+            "data_state", "iteration", "model_config", "optimizer_state_dict", "random_state", "seconds", "tokens_seen",
+        )  # fmt: skip
+        if missing := [name for name in needed if name not in checkpoint]:
             raise UsageError(f"{path} cannot be resumed: it lacks {', '.join(missing)}; give one the trainer wrote")
         check_same_model(self.model.config, TransformerConfig.from_dict(checkpoint["model_config"]))
         self.model.load_state_dict(checkpoint["model_state_dict"])
