@@ -196,6 +196,13 @@ def test_every_study_has_a_smoke_version_that_runs(name, tmp_path, capsys):
     assert (tmp_path / name / "smoke" / "report.html").is_file()
 
 
+@pytest.mark.slow
+def test_the_learning_rate_sweep_ends_where_it_diverges(tmp_path, capsys):
+    main(["learning_rate", "--smoke", "--out", str(tmp_path), "--device", "cpu"])
+    rows = re.findall(r"^\| (lr_\S+) .* (\S+) \|$", capsys.readouterr().out, re.MULTILINE)
+    assert rows == [("lr_0.001", "finished"), ("lr_0.01", "finished"), ("lr_10", "diverged")]
+
+
 # ---------------------------------------------------------------- definitions
 
 
