@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from cs336 import cli
 from cs336.quickstart.steps import Workshop
 from cs336.quickstart.telling import Clock, Teller
-from cs336.quickstart.text import LEAST_BYTES, LONGEST_PROMPT, _prompts, split_text, write_default_text
+from cs336.quickstart.text import (
+    LEAST_BYTES,
+    LONGEST_PROMPT,
+    STORY_BEGINNINGS,
+    _prompts,
+    split_text,
+    write_default_text,
+)
 from cs336_basics.command_line import UsageError
 from cs336_basics.run_log import read_metrics
 from cs336_basics.stories import END_OF_TEXT, generate_stories
@@ -195,23 +202,43 @@ def test_half_a_saved_tokenizer_is_trained_again(tmp_path):
 # ---------------------------------------------------------------- whole runs
 
 
-@pytest.mark.slow
-def test_a_run_on_ones_own_text(tmp_path):
-    (tmp_path / "mine.txt").write_text(PROSE)
-    with quickstart("--text", "mine.txt", "--minutes", "2", "--out", "made", cwd=tmp_path) as process:
+def whole_run(folder, *arguments):
+    """Run the quickstart to its end in `folder`; return what it printed and its page, after checking both."""
+    with quickstart("--minutes", "0.4", *arguments, cwd=folder) as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert re.findall(r"^(\d)\. ", output, re.MULTILINE) == list("123456")
-    page = unescape((tmp_path / "made" / "report.html").read_text())
+    assert str((folder / "quickstart" / "report.html").resolve()) == output.splitlines()[-1]
+    assert [path.name for path in folder.iterdir()] == ["quickstart"]
+    assert json.loads((folder / "quickstart" / "quickstart.json").read_text())["done"] is True
+    page = unescape((folder / "quickstart" / "report.html").read_text())
     assert "data:image/png;base64" in page
-    assert str((tmp_path / "made" / "report.html").resolve()) == output.splitlines()[-1]
-    losses = [
-        entry["val_loss"] for entry in read_metrics(tmp_path / "made" / "run" / "metrics.jsonl") if "val_loss" in entry
-    ]
-    assert losses[-1] < 0.7 * losses[0]
-    assert "The cat sat on the mat" in output  # so little text is soon known by heart
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "mine.txt"]
-    assert json.loads((tmp_path / "made" / "quickstart.json").read_text())["done"] is True
+    assert len(samples(page).split()) > 100
+    losses = validation_losses(folder / "quickstart")
+    assert losses[-1] < losses[0]
+    return output, page
+
+
+def samples(page):
+    return re.search(r"<h2>What the model writes</h2>(.*?)<h2>", page, re.DOTALL)[1]
+
+
+def validation_losses(out):
+    return [entry["val_loss"] for entry in read_metrics(out / "run" / "metrics.jsonl") if "val_loss" in entry]
+
+
+@pytest.mark.slow
+def test_a_run_without_any_text(tmp_path):
+    output, page = whole_run(tmp_path)
+    assert "generated stories" in output
+    assert all(beginning in samples(page) for beginning in STORY_BEGINNINGS)
+
+
+@pytest.mark.slow
+def test_a_run_on_tinystories(tmp_path, shared_data):
+    text = shared_data / "text" / "tinystories_val_cased.txt"
+    output, _ = whole_run(tmp_path, "--text", text)
+    assert "0.79 MB" in output
 
 
 @pytest.mark.slow
@@ -235,3 +262,6 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert "going on with it" in output
     assert read_metrics(log)[: len(before)] == before  # the seconds in it show that nothing was done again
     assert (tmp_path / "made" / "report.html").is_file()
+    losses = validation_losses(tmp_path / "made")
+    assert losses[-1] < 0.7 * losses[0]
+    assert "The cat sat on the mat" in output  # so little text is soon known by heart
