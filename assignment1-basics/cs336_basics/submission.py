@@ -85,7 +85,7 @@ def detach_from_workspace(folder: Path, root: Path, staged: Path) -> None:
         staged: a copy of `folder`; gets `vendor/`, a rewritten `pyproject.toml` and a pruned `uv.lock`.
 
     Raises:
-        subprocess.CalledProcessError: uv cannot lock the result.
+        UsageError: uv cannot lock the result, with what uv says.
     """
     members = {
         read_pyproject(path)["project"]["name"]: path
@@ -113,14 +113,16 @@ def detach_from_workspace(folder: Path, root: Path, staged: Path) -> None:
     uv_settings["workspace"] = tomlkit.table()  # its own root, even when unpacked inside another workspace
     vendor(project, staged, prefix="vendor/")
     shutil.copy2(root / "uv.lock", staged / "uv.lock")
-    subprocess.run(["uv", "lock", "--quiet"], cwd=staged, check=True)
+    locked = subprocess.run(["uv", "lock", "--quiet"], cwd=staged, capture_output=True, text=True)
+    if locked.returncode:
+        raise UsageError(f"uv cannot lock {folder.name} apart from the workspace: {locked.stderr.strip()}")
 
 
 def make_archive(folder: Path) -> Path:
     """Pack `folder` into `FOLDER/<project name>-submission.zip`.
 
     Raises:
-        UsageError: `folder` is no project.
+        UsageError: `folder` is no project, or uv cannot lock it.
     """
     folder = folder.resolve()
     name = read_pyproject(folder)["project"]["name"]
