@@ -22,6 +22,7 @@ from cs336_basics.atomic_file import atomic_write
 from cs336_basics.bpe.parallel_encoding import EncodedBlock, block_encoder
 from cs336_basics.bpe.text_blocks import read_blocks
 from cs336_basics.bpe.vocab_files import fingerprint
+from cs336_basics.bpe.workers import usable_cores
 from cs336_basics.command_line import UsageError
 from cs336_basics.tokenizer import Tokenizer
 
@@ -111,7 +112,7 @@ def encode_file(
         tqdm(
             total=size, initial=done.num_bytes, unit="B", unit_scale=True, desc="encoding", disable=not progress
         ) as bar,
-        block_encoder(tokenizer, size - done.num_bytes, num_workers or os.cpu_count() or 1) as encode_blocks,
+        block_encoder(tokenizer, size - done.num_bytes, num_workers or usable_cores()) as encode_blocks,
     ):
         text.seek(done.num_bytes)
         recorded = time.monotonic()

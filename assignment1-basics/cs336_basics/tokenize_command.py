@@ -1,7 +1,6 @@
 """The command that turns the training and the validation text into token files (`scripts/tokenize_test.py`)."""
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     all_default = arguments.tokenizer == DEFAULT_OUT and arguments.train_text is None and arguments.valid_text is None
-    if not all_default and not arguments.tokenizer.is_dir():
+    is_empty = not arguments.tokenizer.is_dir() or not any(arguments.tokenizer.iterdir())
+    if is_empty and not all_default:
         raise UsageError(
             f"there is no tokenizer in {arguments.tokenizer}; "
             f"`uv run python scripts/train_bpe.py --out {arguments.tokenizer}` makes one (--input names the text)"
@@ -38,15 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if train_text is None or valid_text is None:
         default_train, default_valid = default_text_files(DATA_DIR)
         train_text, valid_text = train_text or default_train, valid_text or default_valid
-    if arguments.tokenizer.is_dir():
-        tokenizer = Tokenizer.from_directory(arguments.tokenizer)
-    else:
+    for text_path in (train_text, valid_text):
+        if not text_path.is_file():
+            raise UsageError(f"there is no text file {text_path}")
+    if is_empty:
         print(f"There is no tokenizer in {arguments.tokenizer} yet: training one on {train_text}.")
-        tokenizer = train_tokenizer(train_text, arguments.tokenizer)
+        tokenizer = train_tokenizer(train_text, arguments.tokenizer, num_workers=arguments.workers)
+    else:
+        tokenizer = Tokenizer.from_directory(arguments.tokenizer)
 
     for text_path, name in ((train_text, TRAIN_NAME), (valid_text, VALID_NAME)):
         out_path = arguments.out_dir / name
-        began = time.perf_counter()
         info = encode_file(tokenizer, text_path, out_path, num_workers=arguments.workers)
-        speed = info.num_bytes / 1e6 / (time.perf_counter() - began)
-        print(f"{out_path}: {info.summary()} ({info.dtype}, {speed:.1f} MB/s)")
+        print(f"{out_path}: {info.summary()} ({info.dtype})")

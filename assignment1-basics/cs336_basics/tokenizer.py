@@ -2,7 +2,7 @@
 
 Encoding a pre-token applies the merge with the lowest rank (the one learned first) until none applies. Pre-tokens
 repeat (a text is mostly its few thousand commonest words), so their ids are kept in a bounded cache. Long texts go to
-the fast path where numba is installed; the ids are the same.
+the fast path; the ids are the same.
 
 Source: Sennrich, Haddow and Birch (2016) for the merges, Radford et al. (2019) for bytes and pre-tokens.
 """
@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cs336_basics.bpe.pretokenize import (
@@ -39,6 +38,8 @@ LONGEST_CACHED = 64
 """Characters; longer pre-tokens are rare and would fill the cache."""
 LONG_PRETOKEN = 100
 """Bytes from which on a pre-token is merged with a heap instead of by scanning for the best pair."""
+GREATEST_ID = (1 << 32) - 1
+"""Token files and the fast path hold ids in 32 bits."""
 FAST_FROM = 1 << 23
 """Characters from which on loading the fast path pays; once it is loaded, `FAST_WHEN_LOADED` applies."""
 FAST_WHEN_LOADED = 1 << 8
@@ -63,14 +64,12 @@ class Tokenizer:
         """Build a tokenizer; special tokens that the vocabulary lacks get the next free ids, in the order given.
 
         Raises:
-            UsageError: a special token is empty or given twice, an id is negative, or a merge names bytes that are no
-                token of the vocabulary.
+            UsageError: a special token is empty or given twice, an id does not fit into 32 bits, or a merge names bytes
+                that are no token of the vocabulary.
         """
         self.vocab = dict(vocab)
         self.merges = [(bytes(left), bytes(right)) for left, right in merges]
         self.special_tokens = check_special_tokens(special_tokens or [])
-        if any(token_id < 0 for token_id in self.vocab):
-            raise UsageError(f"token id {min(self.vocab)} is not allowed: ids start at 0")
 
         # Where two ids have the same bytes, text is encoded with the lower one; a special token has the higher one,
         # since training puts special tokens last.
@@ -87,6 +86,9 @@ class Tokenizer:
                 self.vocab[new_id] = data
                 highest_id_of[data] = new_id
             self._special_ids[token] = highest_id_of[data]
+        for token_id in self.vocab:
+            if not 0 <= token_id <= GREATEST_ID:
+                raise UsageError(f"token id {token_id} is not allowed: ids are 0 to {GREATEST_ID}")
         self._special_pattern = special_token_pattern(self.special_tokens)
         self._id_of_byte = [self._id_of.get(bytes([byte]), -1) for byte in range(256)]
 
@@ -133,7 +135,7 @@ class Tokenizer:
         return cls(*load_directory(directory))
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Write `tokenizer.bpe.json` (whole, with checksum) and GPT-2's `vocab.json` and `merges.txt` into a folder."""
+        """Write `bpe.json` (whole, with checksum) and GPT-2's `vocab.json` and `merges.txt` into a folder."""
         from cs336_basics.bpe.vocab_files import save_directory
 
         save_directory(directory, self.vocab, self.merges, self.special_tokens)
@@ -178,11 +180,8 @@ class Tokenizer:
         The pieces may be lines, characters or anything else: the text is cut anew where a cut changes nothing.
         """
         cache: dict[str, tuple[int, ...]] = {}
-        pieces = (piece[start : start + STREAM_BLOCK_SIZE] for piece in iterable for start in _starts(piece))
-        encoded = (piece.encode("utf-8", errors="surrogatepass") for piece in pieces)
-        for block in cut_into_blocks(encoded, self.special_tokens, STREAM_BLOCK_SIZE):
-            text = block.decode("utf-8", errors="surrogatepass")
-            yield from self._encode_pieces(text, cache, STREAM_CACHE_ENTRIES)
+        for block in cut_into_blocks(_small_pieces(iterable), self.special_tokens, STREAM_BLOCK_SIZE):
+            yield from self._encode_pieces(block.decode(), cache, STREAM_CACHE_ENTRIES)
 
     def encode_batch(self, texts: Sequence[str], num_workers: int | None = None) -> list[list[int]]:
         """The ids of each of many texts, with several workers where there is enough work.
@@ -216,15 +215,15 @@ class Tokenizer:
             return b"".join([self.vocab[token_id] for token_id in ids])
         except KeyError as error:
             raise UsageError(
-                f"token id {error.args[0]} is not in the vocabulary, whose ids are 0 to {self.vocab_size - 1}"
+                f"token id {error.args[0]} is not in the vocabulary, whose greatest id is {self.vocab_size - 1}"
             ) from None
 
     # ---- the fast path ----------------------------------------------------------------------------------------------
 
     @cached_property
     def has_fast_path(self) -> bool:
-        """Whether numba is installed and the vocabulary has all 256 bytes, which the fast path needs."""
-        return find_spec("numba") is not None and -1 not in self._id_of_byte
+        """Whether the vocabulary has all 256 bytes, which the fast path needs."""
+        return -1 not in self._id_of_byte
 
     @contextmanager
     def fast_encoder(self) -> Iterator["FastEncoder"]:
@@ -233,10 +232,8 @@ class Tokenizer:
             encoder = self._idle_encoders.pop()
         except IndexError:
             encoder = self._first_fast_encoder.clone()
-        try:
-            yield encoder
-        finally:
-            self._idle_encoders.append(encoder)
+        yield encoder
+        self._idle_encoders.append(encoder)  # not after an interrupt, which may leave its tables half updated
 
     @cached_property
     def _first_fast_encoder(self) -> "FastEncoder":
@@ -325,8 +322,15 @@ class Tokenizer:
         return [token_id for token_id in ids if token_id != gone]
 
 
-def _starts(piece: str) -> range:
-    return range(0, len(piece), STREAM_BLOCK_SIZE)
+def _small_pieces(pieces: Iterable[str]) -> Iterator[bytes]:
+    """The text as well-formed UTF-8 in small pieces; a surrogate pair is joined even where two pieces share it."""
+    held = ""
+    for piece in pieces:
+        for start in range(0, len(piece), STREAM_BLOCK_SIZE):
+            part = held + piece[start : start + STREAM_BLOCK_SIZE]
+            held = part[-1] if "\ud800" <= part[-1] <= "\udbff" else ""  # the first of a pair
+            yield _without_surrogates(part[: len(part) - len(held)]).encode()
+    yield _without_surrogates(held).encode()
 
 
 def _without_surrogates(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from cs336_basics.bpe.fast import blocks
 from cs336_basics.bpe.fast.counting import WordCounter, count_file
 
 from .bpe_texts import (
@@ -16,6 +18,7 @@ from .bpe_texts import (
     chunk_sizes,
     regex_words,
     special_tokens,
+    tail_sizes,
     texts,
 )
 
@@ -46,10 +49,12 @@ def test_awkward_texts(tmp_path, name, block_bytes):
 
 
 @settings(deadline=None, derandomize=True, max_examples=600)
-@given(data=texts, specials=special_tokens, block_bytes=block_sizes, chunk_bytes=chunk_sizes)
-def test_random_texts(tmp_path_factory, data, specials, block_bytes, chunk_bytes):
+@given(data=texts, specials=special_tokens, block_bytes=block_sizes, chunk_bytes=chunk_sizes, tail_bytes=tail_sizes)
+def test_random_texts(tmp_path_factory, data, specials, block_bytes, chunk_bytes, tail_bytes):
     path = tmp_path_factory.getbasetemp() / "counting.txt"
-    check(path, data, specials, block_bytes=block_bytes, chunk_bytes=chunk_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_TAIL_BYTES", tail_bytes)
+        check(path, data, specials, block_bytes=block_bytes, chunk_bytes=chunk_bytes)
 
 
 @pytest.mark.parametrize("malformed", MALFORMED)
@@ -66,6 +71,14 @@ def test_special_tokens_across_block_borders(tmp_path):
     data = b"".join(b"word " * n + token.encode() + b" " * (n % 3) for n in range(40))
     for block_bytes in range(20, 60):
         check(tmp_path / "text", data, [token, "word <|"], block_bytes=block_bytes, chunk_bytes=16)
+
+
+def test_a_special_token_that_begins_before_the_tail(tmp_path):
+    """A cut is looked for in the last bytes first, and they may begin within a special token."""
+    data = b"a b " + END.encode() + b"x" * 20_000
+    for size in range(blocks._TAIL_BYTES, blocks._TAIL_BYTES + 20):
+        assert blocks.last_safe_cut(np.frombuffer(data, dtype=np.uint8), size, [END.encode()]) == 3
+        check(tmp_path / "text", data, [END], block_bytes=size)
 
 
 def test_a_text_without_white_space(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 
-from cs336_basics.bpe.fast import FastEncoder, train_bpe_fast
+from cs336_basics.bpe.fast import FastEncoder, blocks, train_bpe_fast
 from cs336_basics.bpe.vocab_files import load_gpt2_files
 from cs336_basics.command_line import UsageError
 from cs336_basics.stories import generate_stories
@@ -28,6 +28,7 @@ from .bpe_texts import (
     block_sizes,
     chunk_sizes,
     special_tokens,
+    tail_sizes,
     texts,
     well_formed_texts,
 )
@@ -102,15 +103,18 @@ def test_hf_tokenizers(trained):
     block_bytes=block_sizes,
     chunk_bytes=chunk_sizes,
     cached_words=st.sampled_from([1, 1 << 18]),
+    tail_bytes=tail_sizes,
 )
-def test_plain_path_on_random_texts(trained, data, specials, block_bytes, chunk_bytes, cached_words):
+def test_plain_path_on_random_texts(trained, data, specials, block_bytes, chunk_bytes, cached_words, tail_bytes):
     """Malformed bytes and overlapping special tokens too, twice: with an empty cache and with a filled one."""
     vocab, merges = with_specials(trained[0], specials), trained[1]
     sizes = {"block_bytes": block_bytes, "chunk_bytes": chunk_bytes, "cached_words": cached_words}
     encoder = FastEncoder(vocab, merges, specials, **sizes)
     expected = plain_ids(vocab, merges, specials, data)
-    assert encoder.encode(data).tolist() == expected
-    assert encoder.encode(data).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_TAIL_BYTES", tail_bytes)
+        assert encoder.encode(data).tolist() == expected
+        assert encoder.encode(data).tolist() == expected
     assert encoder.num_malformed == 2 * (data.decode(errors="replace").count("\ufffd") - data.count("\ufffd".encode()))
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -16,34 +16,17 @@ from cs336_basics.bpe.fast.merging import merge_words
 from cs336_basics.bpe.plain_train import train_bpe_plain
 from cs336_basics.stories import generate_stories
 
-from .bpe_texts import AWKWARD, END, SPECIAL_TOKENS, block_sizes, chunk_sizes, regex_words, special_tokens, texts
-
-Merges = list[tuple[bytes, bytes]]
-
-
-def oracle_merges(words: Counter[bytes], num_merges: int) -> Merges:
-    """A token is its byte string; the pair with the highest (count, left bytes, right bytes) is merged."""
-    counts = Counter({tuple(bytes([byte]) for byte in word): count for word, count in words.items()})
-    merges = []
-    while len(merges) < num_merges:
-        pairs = Counter()
-        for word, count in counts.items():
-            for pair in pairwise(word):
-                pairs[pair] += count
-        if not pairs:
-            break
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        merges.append(best)
-        merged_counts = Counter()
-        for word, count in counts.items():
-            merged, i = [], 0
-            while i < len(word):
-                size = 2 if word[i : i + 2] == best else 1
-                merged.append(b"".join(word[i : i + size]))
-                i += size
-            merged_counts[tuple(merged)] += count
-        counts = merged_counts
-    return merges
+from .bpe_texts import (
+    AWKWARD,
+    END,
+    SPECIAL_TOKENS,
+    block_sizes,
+    chunk_sizes,
+    oracle_merges,
+    regex_words,
+    special_tokens,
+    texts,
+)
 
 
 def stories(seed: int, number: int) -> bytes:

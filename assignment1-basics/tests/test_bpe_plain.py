@@ -5,11 +5,9 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,43 +16,7 @@ from cs336_basics.bpe.plain_train import count_pretokens, merge_pairs, train_bpe
 from cs336_basics.bpe.train import train_bpe
 from cs336_basics.command_line import UsageError
 
-END = "<|endoftext|>"
-PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-
-
-def oracle_counts(data: bytes, special_tokens: list[str]) -> Counter[bytes]:
-    text = data.decode(errors="replace")
-    ordinary = [text]
-    if special_tokens:
-        longest_first = sorted(special_tokens, key=len, reverse=True)
-        ordinary = regex.split("|".join(map(regex.escape, longest_first)), text)
-    return Counter(match.group().encode() for piece in ordinary for match in regex.finditer(PATTERN, piece))
-
-
-def oracle_merges(counts: Counter[bytes], num_merges: int) -> list[tuple[bytes, bytes]]:
-    """Tokens are byte strings; all pairs are counted anew each time; ties go to the greatest pair."""
-    words = {word: tuple(bytes([byte]) for byte in word) for word in counts}
-    merges = []
-    for _ in range(num_merges):
-        pairs = Counter()
-        for word, tokens in words.items():
-            for pair in pairwise(tokens):
-                pairs[pair] += counts[word]
-        if not pairs:
-            break
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        merges.append(best)
-        for word, tokens in words.items():
-            merged, position = [], 0
-            while position < len(tokens):
-                if tokens[position : position + 2] == best:
-                    merged.append(best[0] + best[1])
-                    position += 2
-                else:
-                    merged.append(tokens[position])
-                    position += 1
-            words[word] = tuple(merged)
-    return merges
+from .bpe_texts import AWKWARD, END, oracle_merges, regex_words
 
 
 def check(path: Path, data: bytes, num_merges: int, special_tokens: list[str]) -> None:
@@ -63,32 +25,10 @@ def check(path: Path, data: bytes, num_merges: int, special_tokens: list[str]) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random texts are often too short for the vocabulary, or malformed
         vocab, merges = train_bpe_plain(path, vocab_size, special_tokens)
-    assert merges == oracle_merges(oracle_counts(data, special_tokens), num_merges)
+    assert merges == oracle_merges(regex_words(data, special_tokens), num_merges)
     tokens = [bytes([byte]) for byte in range(256)]
     tokens += [left + right for left, right in merges] + [token.encode() for token in special_tokens]
     assert vocab == dict(enumerate(tokens))
-
-
-AWKWARD = {
-    "CRLF": b"one\r\ntwo\r\n\r\nthree\r\n" * 3,
-    "lone CR and LF": b"a\rb\nc\n\rd\r\r\n\n" * 4,
-    "NUL": b"a\0b\0\0\0 \0c \0\0\0" * 4,
-    "byte-order mark": b"\xef\xbb\xbfword word \xef\xbb\xbfword",
-    "emoji": "\U0001f600\U0001f600 \U0001f469\u200d\U0001f4bb\U0001f469\u200d\U0001f4bb x\U0001f600".encode() * 3,
-    "combining marks": "e\u0301e\u0301 n\u0303 a\u0301\u0302\u0303 e\u0301".encode() * 3,
-    "all Unicode spaces": "".join(
-        f"a{space}b{space}{space} c{space}"
-        for space in "\t\n\x0b\x0c\r \x85\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-        "\u2028\u2029\u202f\u205f\u3000\u200b\ufeff\x1c\x1d\x1e\x1f"
-    ).encode(),
-    "malformed": b"ok \xff\xfe\xe2\x82 ok \xe2\x82\xac \xed\xa0\x80 ok \xf0\x9f\x98",
-    "runs": b"a" * 37 + b" " + b"a" * 23 + b" ababababab abababa aabaabaab",
-    "contractions": b"don't I'll we've they're 'tis 's's ''s 'S I'LL o'clock 'l 're're",
-    "numbers": "1 12 123 1½ ٣٤ ⅷ 12a3".encode() * 2,
-    "empty": b"",
-    "one byte": b"x",
-    "white space only": b" \n\n  \t ",
-}
 
 
 @pytest.mark.parametrize("name", AWKWARD)
@@ -145,7 +85,7 @@ def test_several_processes_and_tiny_blocks_count_the_same(tmp_path, monkeypatch)
     ).encode() + b"\xff\xe2"
     path = tmp_path / "text"
     path.write_bytes(data)
-    expected = oracle_counts(data, OVERLAPPING)
+    expected = regex_words(data, OVERLAPPING)
     monkeypatch.setattr(plain_train, "SMALL_FILE", 0)
     monkeypatch.setattr(plain_train, "BLOCK_SIZE", 101)
     for num_workers in (1, 3):

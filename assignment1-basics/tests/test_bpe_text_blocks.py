@@ -27,6 +27,7 @@ FRAGMENTS = [
         "\ufeff",
         "ß",
         "\U00018e00",
+        *["слово", "ж", "λ", "א", "ع", "हिन्दी", "ไ", "한국", "字", "\u1680", "\u2028", "\u07ff", "\u0800", "\u4000"],
     ],
 ]
 texts = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=30).map("".join)
@@ -114,6 +115,13 @@ def test_malformed_sequences_are_counted(data, count):
         (b"a\n\nb", [b"\n\n"], 1),
         ("中文。".encode(), [], 6),
         ("a中".encode()[:-1], [], 0),
+        (b"a bcdefg", [b"a bcdefghijkl"], 0),  # the token is longer than the text
+        (b"a b", [b"x" * 100], 0),
+        ("да нет".encode(), [], 4),
+        ("καλή\n".encode(), [], 8),
+        ("한국 말".encode(), [], 6),
+        ("हिन्दी में".encode(), [], 18),
+        ("\u1680 \u2003 \u3000 \u00a0 \x85 ".encode(), [], 0),
     ],
 )
 def test_where_the_last_safe_cut_is(data, specials, cut):
@@ -141,3 +149,23 @@ def test_chinese_characters_next_to_a_cut_are_letters_and_the_punctuation_is_not
 
     assert {class_of(chr(code)) for code in range(0x5000, 0xA000)} == {LETTER}
     assert {class_of(chr(code)) for code in (0x3001, 0x3002, *range(0xFF01, 0xFF10))} == {OTHER}
+
+
+def test_no_character_that_a_cut_may_follow_is_white_space():
+    """All of U+0000 to U+10FFFF: a cut between it and a space is made exactly for the declared ranges."""
+    from cs336_basics.bpe.unicode_classes import WHITE_SPACE, class_table
+
+    classes = class_table()
+    followed = [
+        code
+        for code in (*range(0xD800), *range(0xE000, 0x110000))
+        if safe_cut(f"{chr(code)} ".encode()) == len(chr(code).encode())
+    ]
+    assert followed == [*range(0x21, 0x7F), *range(0xC0, 0x1000), *range(0x4000, 0xD000)]
+    assert not (classes[followed] == WHITE_SPACE).any()
+
+
+@pytest.mark.parametrize("line", ["слово\n", "λόγος ", "단어\r\n", "शब्द\t", "字\n"])
+def test_word_lists_of_many_scripts_are_read_in_small_blocks(line):
+    blocks = list(read_blocks(io.BytesIO(line.encode() * 5000), ["<|endoftext|>"], 1000))
+    assert max(map(len, blocks)) < 2000

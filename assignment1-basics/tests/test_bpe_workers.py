@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from cs336_basics.bpe.workers import ordered_map, process_pool
+from cs336_basics.bpe.workers import ordered_map, process_pool, usable_cores
 
 PROGRAM = """
 import os, sys, time
@@ -72,3 +72,14 @@ def test_an_error_in_a_worker_reaches_the_caller():
 def test_each_worker_is_set_up():
     with process_pool(1, os.chdir, "/") as pool:
         assert pool.submit(os.getcwd).result() == "/"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux: elsewhere a process may use all cores")
+def test_cores_that_are_not_ours_are_not_counted():
+    allowed = os.sched_getaffinity(0)
+    assert usable_cores() == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -53,12 +53,18 @@ def test_from_text_to_token_files(tmp_path, texts):
         assert str(len(ids)) in tokenized.stdout.replace(",", "")
 
 
-def test_without_arguments_a_tokenizer_is_trained_on_the_default_text(texts, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("folder", ["missing", "empty"])
+def test_without_arguments_a_tokenizer_is_trained_on_the_default_text(folder, texts, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # The real default text is 10 MB; here its place is taken by a small one, downloaded as it were.
     (tmp_path / "data").mkdir()
     for text, name in zip(texts, ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt"), strict=True):
         text.rename(tmp_path / "data" / name)
+    with pytest.raises(UsageError, match="number of workers 0"):
+        tokenize(["--workers", "0"])
+    assert not (tmp_path / "tokenizer").exists(), "the number is that of the training too"
+    if folder == "empty":
+        (tmp_path / "tokenizer").mkdir()
     tokenize([])
     output = capsys.readouterr().out
     assert "There is no tokenizer in tokenizer yet: training one on data" in output
@@ -76,6 +82,9 @@ def test_without_arguments_a_tokenizer_is_trained_on_the_default_text(texts, tmp
         ("train_bpe.py", ["--input", "train.txt", "--vocab_size", "256"], "vocabulary size 256 is too small"),
         ("train_bpe.py", ["--input", "nowhere.txt"], "there is no text file nowhere.txt"),
         ("train_bpe.py", ["--input", "train.txt", "--special_token", ""], "special token '' is not allowed"),
+        ("train_bpe.py", ["--input", "train.txt", "--special_token", "a"], "special token 'a' is not allowed: it must"),
+        ("train_bpe.py", ["--input", "train.txt", "--out", "valid.txt"], "valid.txt is a file"),
+        ("train_bpe.py", ["--input", "train.txt", "--out", "valid.txt/tok"], "valid.txt is a file"),
         ("train_bpe.py", ["--input", "train.txt", "--workers", "0"], "number of workers 0 is not allowed"),
         (
             "tokenize_test.py",
@@ -107,6 +116,16 @@ def test_help_lists_every_flag(tmp_path, script, flags):
     done = run(tmp_path, script, "--help")
     assert done.returncode == 0
     assert all(flag in done.stdout for flag in flags)
+
+
+@pytest.mark.parametrize("missing", ["--train_text", "--valid_text"])
+def test_both_texts_must_be_there_before_one_is_encoded(tmp_path, texts, missing):
+    train_command.main(["--input", str(texts[0]), "--vocab_size", "300", "--out", str(tmp_path / "tok")])
+    given = {"--train_text": str(texts[0]), "--valid_text": str(texts[1])} | {missing: "nowhere.txt"}
+    arguments = ["--tokenizer", str(tmp_path / "tok"), "--out_dir", str(tmp_path / "ids")]
+    with pytest.raises(UsageError, match=r"there is no text file nowhere\.txt"):
+        tokenize([*arguments, *(part for flag in given.items() for part in flag)])
+    assert not (tmp_path / "ids").exists()
 
 
 def test_nothing_is_written_where_the_request_is_bad(tmp_path, texts):

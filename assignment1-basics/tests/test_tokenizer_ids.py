@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 import tiktoken
@@ -20,7 +20,7 @@ BYTES = {byte: bytes([byte]) for byte in range(256)}
 MERGES = [(b"t", b"h"), (b"th", b"e"), (b" ", b"the"), (b"a", b"a"), (b"aa", b"a"), (b"aa", b"aa"), (b"\xe4", b"\xb8")]
 VOCAB = BYTES | {256 + rank: left + right for rank, (left, right) in enumerate(MERGES)}
 
-AWKWARD = [
+SHORT_TEXTS = [
     *["", " ", "  ", "a", "\n", "\r\n", " \n ", "\x00", "\x00\x00a\x00", "\ufeff", "\ufffd"],
     *["'s", "it's", "IT'S", "'ll'll", "''s", "'", "' s", "don't 'tis", "we’re"],
     *["\U0001f600", "\U0001f469\u200d\U0001f4bb", "e\u0301", "Ａ１", "١٢٣", "½ ⅷ", "中文。字", "שלום", "ประเทศไทย"],
@@ -38,7 +38,7 @@ def gpt2(shared_data) -> tuple[Tokenizer, tiktoken.Encoding]:
     return tokenizer, tiktoken.Encoding("gpt2", explicit_n_vocab=50257, **arguments)
 
 
-@pytest.mark.parametrize("text", AWKWARD)
+@pytest.mark.parametrize("text", SHORT_TEXTS)
 def test_gpt2_ids_of_awkward_texts(gpt2, text):
     tokenizer, encoding = gpt2
     assert tokenizer.encode(text) == encoding.encode(text, allowed_special="all")
@@ -46,7 +46,7 @@ def test_gpt2_ids_of_awkward_texts(gpt2, text):
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-mixed = st.lists(texts | st.sampled_from([*AWKWARD, "the ", " hat", "ing"]), max_size=8).map("".join)
+mixed = st.lists(texts | st.sampled_from([*SHORT_TEXTS, "the ", " hat", "ing"]), max_size=8).map("".join)
 
 
 @settings(deadline=None, derandomize=True, max_examples=500)
@@ -181,7 +181,9 @@ def test_a_special_token_may_hold_white_space():
         ((VOCAB, MERGES, [""]), "special token '' is not allowed"),
         ((VOCAB, MERGES, ["<a>", "<a>"]), "'<a>' is given twice"),
         ((VOCAB, [(b"x", b"y")]), "merge 1, b'x' [+] b'y', does not fit the vocabulary: b'xy' is no token"),
-        ((VOCAB | {-1: b"no"}, MERGES), "token id -1 is not allowed"),
+        ((VOCAB | {-1: b"no"}, MERGES), "token id -1 is not allowed: ids are 0 to 4294967295"),
+        ((VOCAB | {2**32: b"no"}, MERGES), "token id 4294967296 is not allowed"),
+        ((VOCAB | {2**32 - 1: b"last"}, MERGES, ["<new>"]), "token id 4294967296 is not allowed"),
     ],
 )
 def test_bad_vocabularies(arguments, message):
@@ -202,7 +204,7 @@ def test_malformed_bytes_decode_to_the_replacement_character():
 
 @pytest.mark.parametrize("token_id", [-1, len(VOCAB), 10**9])
 def test_an_unknown_id_is_an_error(token_id):
-    with pytest.raises(UsageError, match=f"token id {token_id} is not in the vocabulary, whose ids are 0 to 262"):
+    with pytest.raises(UsageError, match=f"token id {token_id} is not in the vocabulary, whose greatest id is 262"):
         Tokenizer(VOCAB, MERGES).decode([97, token_id])
 
 
@@ -219,7 +221,7 @@ def test_decoding_is_that_of_the_joined_bytes(ids):
 def test_a_batch_has_the_ids_of_its_texts():
     tokenizer = Tokenizer(VOCAB, MERGES, [END])
     for num_workers in (None, 1, 3):
-        assert tokenizer.encode_batch(AWKWARD, num_workers) == [tokenizer.encode(text) for text in AWKWARD]
+        assert tokenizer.encode_batch(SHORT_TEXTS, num_workers) == [tokenizer.encode(text) for text in SHORT_TEXTS]
     assert tokenizer.encode_batch([]) == []
 
 
@@ -263,6 +265,27 @@ def test_encode_takes_the_fast_path_once_it_is_loaded(with_fast_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tokenizer, "encode_plain", lambda *_: pytest.fail("the plain path was taken"))
         assert with_fast_path.encode(text) == expected
+
+
+def test_an_interrupt_leaves_no_half_updated_tables_behind(monkeypatch):
+    from cs336_basics.bpe.fast import encoding
+
+    tokenizer = Tokenizer(VOCAB, MERGES, [END])
+    encode_block, calls = encoding._encode_block, count()
+
+    def interrupted_after_the_second_call(*arguments):
+        status = encode_block(*arguments)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return status
+
+    monkeypatch.setattr(encoding, "_encode_block", interrupted_after_the_second_call)
+    before, during, after = ("some words the first time", "other words, interrupted", "unlike anything before")
+    assert tokenizer.encode_fast(before) == list(tokenizer.encode_plain(before))
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.encode_fast(during)
+    for text in (after, during, before):
+        assert tokenizer.encode_fast(text) == list(tokenizer.encode_plain(text))
 
 
 def test_threads_may_share_a_tokenizer(with_fast_path):

@@ -71,17 +71,34 @@ def test_empty_pieces_change_nothing(tokenizer):
     assert list(tokenizer.encode_iterable([])) == []
 
 
-def test_it_is_lazy(tokenizer):
+SURROGATE_SPECIALS = ["\U0001f600 a", "x \U0001f600", "b \ufffd"]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    text=st.lists(st.sampled_from(["x ", "b ", " a", "\n", "\ufffd", "\ud83d", "\ude00", "\ud83d\ude00"])).map("".join),
+    places=st.lists(st.integers(0, 30), max_size=5),
+    block_size=st.sampled_from([1, 4, 1 << 13]),
+)
+def test_surrogates_in_special_tokens_and_across_breaks(text, places, block_size):
+    tokenizer = Tokenizer({byte: bytes([byte]) for byte in range(256)}, [], SURROGATE_SPECIALS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "STREAM_BLOCK_SIZE", block_size)
+        assert list(tokenizer.encode_iterable(cut(text, places))) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("line", ["once upon a time, there was a cat. ", "слово\n", "단어\n"])
+def test_it_is_lazy(tokenizer, line):
     taken = count()
 
     def endless():
         while True:
             next(taken)
-            yield "once upon a time, there was a cat. "
+            yield line
 
     ids = list(islice(tokenizer.encode_iterable(endless()), 50))
-    assert ids == tokenizer.encode("once upon a time, there was a cat. " * 50)[:50]
-    assert next(taken) < 1000
+    assert ids == tokenizer.encode(line * 50)[:50]
+    assert next(taken) < 2000
 
 
 def test_reading_a_real_file_by_lines(tokenizer, shared_data):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Tokenizer
 
-from cs336_basics.bpe import train_bpe
+from cs336_basics.atomic_file import atomic_write
+from cs336_basics.bpe import train_bpe, vocab_files
 from cs336_basics.bpe.vocab_files import (
     byte_characters,
     fingerprint,
@@ -224,6 +225,34 @@ def test_two_ids_with_the_same_bytes_fit_only_our_form(tmp_path):
     assert list(tmp_path.iterdir()) == []
     save_own_file(tmp_path / "bpe.json", vocab, [], ["a"])
     assert Tokenizer(*load_own_file(tmp_path / "bpe.json")).encode("ab") == [256, 98]
+
+
+@pytest.mark.parametrize("step", ["vocab.json", "merges.txt", "bpe.json"])
+def test_a_kill_while_saving_never_leaves_the_old_tokenizer_beside_new_files(copy, monkeypatch, step):
+    old = load_directory(copy)
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"xy", 257: SPECIALS[0].encode()}
+    new = vocab, [(b"x", b"y")], SPECIALS[:1]
+
+    def killed(path, *arguments):
+        if Path(path).name == step:
+            raise KeyboardInterrupt
+        return atomic_write(path, *arguments)
+
+    monkeypatch.setattr(vocab_files, "atomic_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_directory(copy, *new)
+    if step == "merges.txt":
+        with pytest.raises(UsageError, match="do not belong together"):
+            load_directory(copy)
+    else:
+        assert load_directory(copy) == (old if step == "vocab.json" else new)
+
+
+def test_a_refused_tokenizer_leaves_the_old_one(copy):
+    old = load_directory(copy)
+    with pytest.raises(UsageError, match="both are b'a'"):
+        save_directory(copy, {byte: bytes([byte]) for byte in range(256)} | {256: b"a"}, [], ["a"])
+    assert load_directory(copy) == old
 
 
 def test_the_fingerprint_changes_with_everything(trained):

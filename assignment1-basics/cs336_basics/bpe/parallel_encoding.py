@@ -1,7 +1,6 @@
 """Encoding files and batches with several workers: threads on the fast path, processes on the plain one."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt32
 
 from cs336_basics.bpe.text_blocks import decode_utf8
-from cs336_basics.bpe.workers import ordered_map, process_pool
+from cs336_basics.bpe.workers import ordered_map, process_pool, usable_cores
 from cs336_basics.command_line import UsageError
 from cs336_basics.tokenizer import FAST_WHEN_LOADED, Tokenizer
 
@@ -58,7 +57,7 @@ def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], num_workers: int | 
     """See `Tokenizer.encode_batch`."""
     if num_workers is not None and num_workers < 1:
         raise UsageError(f"number of workers {num_workers} is not allowed: it must be at least 1")
-    num_workers = num_workers or os.cpu_count() or 1
+    num_workers = num_workers or usable_cores()
     num_characters = sum(map(len, texts))
     if num_characters <= SMALL or num_workers == 1:
         return [tokenizer.encode(text) for text in texts]

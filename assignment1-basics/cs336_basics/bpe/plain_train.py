@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from cs336_basics.bpe.pretokenize import pretokens, special_token_pattern, split_at_special_tokens
 from cs336_basics.bpe.text_blocks import BLOCK_SIZE, decode_utf8, read_blocks
-from cs336_basics.bpe.workers import ordered_map, process_pool
+from cs336_basics.bpe.workers import ordered_map, process_pool, usable_cores
 
 Pair = tuple[int, int]
 """The ids of two neighboring tokens."""
@@ -69,7 +69,7 @@ def count_pretokens(
         The counts, and the number of malformed UTF-8 sequences that were read as U+FFFD.
     """
     size = os.path.getsize(path)
-    num_workers = num_workers or os.cpu_count() or 1
+    num_workers = num_workers or usable_cores()
     if size <= SMALL_FILE:
         num_workers = 1
     totals: Counter[str] = Counter()

@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from cs336_basics.bpe.pretokenize import check_special_tokens
 from cs336_basics.bpe.train import METHODS, train_bpe
+from cs336_basics.command_line import UsageError
 from cs336_basics.default_text import default_text_files
 from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -58,8 +60,17 @@ def train_tokenizer(
     """Train on a text, save to a folder, and print what came out: size, longest tokens, time and peak memory.
 
     Raises:
-        UsageError: as `train_bpe`.
+        UsageError: as `train_bpe`; or what comes out could not be saved.
     """
+    for token in check_special_tokens(special_tokens):
+        if len(token.encode()) == 1:
+            raise UsageError(
+                f"special token {token!r} is not allowed: it must have at least two bytes, since every single byte is "
+                "an ordinary token already and vocab.json cannot hold both"
+            )
+    existing = next(path for path in (out_dir, *out_dir.parents) if path.exists())
+    if not existing.is_dir():
+        raise UsageError(f"{out_dir} cannot be the folder to write: {existing} is a file")
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -50,11 +50,16 @@ def save_directory(
 ) -> None:
     """Write `vocab.json`, `merges.txt` and `bpe.json` into a folder, which is made if it is missing.
 
+    The old `bpe.json` goes first and the new one comes last: were the program killed between, an old one would be read
+    before the new files beside it.
+
     Raises:
         UsageError: two ids have the same bytes, which GPT-2's form cannot hold (`save_own_file` can).
     """
     folder = Path(directory)
-    save_gpt2_files(folder / VOCAB_FILE, folder / MERGES_FILE, vocab, merges, special_tokens)
+    contents = _gpt2_contents(vocab, merges, special_tokens)
+    (folder / OWN_FILE).unlink(missing_ok=True)
+    _write_gpt2_files(folder / VOCAB_FILE, folder / MERGES_FILE, *contents)
     save_own_file(folder / OWN_FILE, vocab, merges, special_tokens)
 
 
@@ -101,6 +106,13 @@ def save_gpt2_files(
     Raises:
         UsageError: two ids have the same bytes, which this form cannot hold.
     """
+    _write_gpt2_files(vocab_path, merges_path, *_gpt2_contents(vocab, merges, special_tokens))
+
+
+def _gpt2_contents(
+    vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]], special_tokens: Sequence[str]
+) -> tuple[str, str]:
+    """What `vocab.json` and `merges.txt` hold."""
     written_special = {token.encode(): _special_as_text(token) for token in special_tokens}
     id_of: dict[str, int] = {}
     for token_id, token in sorted(vocab.items()):
@@ -110,10 +122,15 @@ def save_gpt2_files(
         id_of[text] = token_id
     lines = [f"{_HEADER} - {len(merges)} merges"]
     lines += [f"{_bytes_as_text(left)} {_bytes_as_text(right)}" for left, right in merges]
-    with atomic_write(vocab_path, "w") as file:
-        json.dump(id_of, file, ensure_ascii=False)
-    with atomic_write(merges_path, "w") as file:
-        file.write("\n".join(lines) + "\n")
+    return json.dumps(id_of, ensure_ascii=False), "\n".join(lines) + "\n"
+
+
+def _write_gpt2_files(
+    vocab_path: str | os.PathLike, merges_path: str | os.PathLike, vocab_content: str, merges_content: str
+) -> None:
+    for path, content in ((vocab_path, vocab_content), (merges_path, merges_content)):
+        with atomic_write(path, "w") as file:
+            file.write(content)
 
 
 def load_gpt2_files(

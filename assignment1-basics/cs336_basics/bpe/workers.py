@@ -1,4 +1,4 @@
-"""Worker processes that start, stop and die with their parent, and a `map` over a stream that stays a stream."""
+"""How many workers, worker processes that start and die with their parent, and a `map` that keeps a stream a stream."""
 
 import contextlib
 import multiprocessing
@@ -14,8 +14,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
-def process_pool(num_workers: int, set_up: Callable[..., object] = bool, *arguments: Any) -> Iterator[Executor]:
+def process_pool(num_workers: int, set_up: Callable[..., object] | None = None, *arguments: Any) -> Iterator[Executor]:
     """A pool of processes, for a `with` statement.
 
     They are spawned, which works alike on Linux and macOS and is safe where the parent has threads; a program that uses
@@ -23,7 +28,7 @@ def process_pool(num_workers: int, set_up: Callable[..., object] = bool, *argume
 
     Args:
         num_workers: how many processes.
-        set_up: called in each with `arguments`, once.
+        set_up: called in each with `arguments`, once; None: nothing is.
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_workers, context, _set_up_worker, (set_up, arguments))
@@ -33,10 +38,11 @@ def process_pool(num_workers: int, set_up: Callable[..., object] = bool, *argume
         pool.shutdown(cancel_futures=True)
 
 
-def _set_up_worker(set_up: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+def _set_up_worker(set_up: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent's reaction is enough
     threading.Thread(target=_exit_with_the_parent, daemon=True).start()
-    set_up(*arguments)
+    if set_up is not None:
+        set_up(*arguments)
 
 
 def _exit_with_the_parent() -> None:

@@ -8,27 +8,22 @@ import numpy as np
 
 from ..text_blocks import safe_cut
 from .chunks import PADDING
-from .utf8 import REPLACEMENT
 
 BLOCK_BYTES = 4 << 20
 _TAIL_BYTES = 1 << 14
 """Where a safe cut is looked for first: at the end of the block."""
 
 
-def cut_fragments(special_tokens: list[bytes]) -> list[bytes]:
-    """What no cut may go through: the special tokens, without U+FFFD, as that may still be malformed bytes."""
-    return [part for token in special_tokens for part in token.split(REPLACEMENT.encode()) if part]
-
-
-def last_safe_cut(text: np.ndarray, size: int, fragments: list[bytes]) -> int:
+def last_safe_cut(text: np.ndarray, size: int, special_tokens: list[bytes]) -> int:
     """The last place in text[:size] where a cut changes no pre-token and no special token; 0 if there is none."""
+    reach = max(map(len, special_tokens), default=1) - 1
     tail = min(_TAIL_BYTES, size)
     while True:
-        cut = safe_cut(text[size - tail : size].tobytes(), fragments)
-        if cut > 0:
-            return size - tail + cut
+        cut = safe_cut(text[size - tail : size].tobytes(), special_tokens)
         if tail == size:
-            return 0
+            return cut
+        if cut >= max(reach, 1):  # a special token across an earlier cut could begin before the tail, out of sight
+            return size - tail + cut
         tail = min(4 * tail, size)
 
 
@@ -53,7 +48,7 @@ class BlockReader:
         on_read: Callable[[int], object] | None = None,
     ) -> None:
         self._file = file
-        self._fragments = cut_fragments(special_tokens)
+        self._special_tokens = special_tokens
         self._block_bytes = block_bytes
         self._on_read = on_read
         self._kept = np.empty(0, dtype=np.uint8)
@@ -95,7 +90,7 @@ class BlockReader:
                 self._at_end = True
                 self._kept = self._kept[:0]
                 return buffer, size
-            cut = last_safe_cut(buffer, size, self._fragments)
+            cut = last_safe_cut(buffer, size, self._special_tokens)
             if cut > 0:
                 self._kept = buffer[cut:size].copy()
                 return buffer, cut

@@ -11,9 +11,10 @@ import numpy as np
 
 from cs336_basics.command_line import UsageError
 
+from ..unicode_classes import WHITE_SPACE
 from .bits import NUM_MASKS, trailing_zeros
 from .jit import kernel
-from .pretokens import ONE, WHITE_SPACE, ZERO, decode_character, find_pretokens
+from .pretokens import ONE, ZERO, decode_character, find_pretokens
 
 CHUNK_BYTES = 16384
 """Bytes handled at a time within a block: text, masks and starts stay in the fastest cache."""
@@ -38,7 +39,7 @@ def _is_border(text: np.ndarray, begin: int, position: int, class_table: np.ndar
         first -= 1
     code_point, size = decode_character(text, first, position)
     # Malformed bytes become U+FFFD, which is no white space.
-    return size == 0 or class_table[code_point] != WHITE_SPACE + 1
+    return size == 0 or class_table[code_point] != WHITE_SPACE
 
 
 @kernel

@@ -18,8 +18,8 @@ from .chunks import (
     split_chunk,
 )
 from .jit import kernel
-from .specials import find_special_tokens, longest_first, pack_special_tokens
-from .utf8 import mend_utf8, padded_array, replacement_is_special
+from .specials import find_special_tokens, longest_first, pack_special_tokens, replacement_is_special
+from .utf8 import mended_array
 from .word_table import (
     SHORT_LIMIT,
     VALUE,
@@ -154,7 +154,8 @@ class WordCounter:
             text: uint8, readable for `PADDING` bytes beyond `end`.
         """
         if self._mend_first:
-            text, end = self._mended(text, 0, end)
+            text, end, num_malformed = mended_array(text[:end])
+            self.num_malformed += num_malformed
         walls = find_special_tokens(text, end, self._specials)
         progress = np.zeros(3, dtype=np.int64)
         while True:
@@ -173,18 +174,15 @@ class WordCounter:
                 return
             if status == MALFORMED:
                 # The chunks before this one are counted; what is left is mended as a whole.
-                self.add(*self._mended(text, int(progress[POSITION]), end))
+                rest, rest_end, num_malformed = mended_array(text[progress[POSITION] : end])
+                self.num_malformed += num_malformed
+                self.add(rest, rest_end)
                 return
             if status == TOO_LONG:
                 self._work = new_workspace(int(self._work.extent[0] - progress[POSITION]) + 64)
             else:
                 starts = self._work.starts[progress[WORD] : progress[WORD] + 2]
                 self._table = grown(self._table, int(starts[1]) - int(starts[0]))
-
-    def _mended(self, text: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, int]:
-        mended, replaced = mend_utf8(text[begin:end].tobytes())
-        self.num_malformed += replaced
-        return padded_array(mended, PADDING), len(mended)
 
     def add_counts_of(self, other: "WordCounter") -> None:
         """Add the counts of another counter to this one's."""
@@ -242,10 +240,10 @@ def count_file(
                 helper.start()
             work(counters[0])
         finally:
-            if failures:
-                reader.stop()
+            reader.stop()
             for helper in helpers:
-                helper.join()
+                if helper.ident is not None:  # it was started
+                    helper.join()
     if failures:
         raise failures[0]
     for other in counters[1:]:

@@ -15,11 +15,12 @@ A special token is a wall: it belongs to no class, and counts as white space or 
 
 import numpy as np
 
+from ..unicode_classes import WHITE_SPACE
 from .bits import NUM_MASKS, classify64, trailing_zeros
 from .jit import kernel
 
-LETTER, NUMBER, WHITE_SPACE, SPACE, APOSTROPHE, NOT_ASCII = range(NUM_MASKS)
-WALL = NOT_ASCII  # once the text is decoded, this column is used again for the bytes of special tokens
+LETTER_MASK, NUMBER_MASK, WHITE_SPACE_MASK, SPACE_MASK, APOSTROPHE_MASK, NOT_ASCII_MASK = range(NUM_MASKS)
+WALL = NOT_ASCII_MASK  # once the text is decoded, this column is used again for the bytes of special tokens
 ZERO, ONE, TOP_BIT = np.uint64(0), np.uint64(1), np.uint64(63)
 _S, _D, _M, _T, _L, _V, _R, _E = b"sdmtlvre"  # numbers: strings in a kernel cost seconds of compilation
 MALFORMED, ALL_NARROW, HAS_WIDE_WHITE_SPACE = -1, 0, 1
@@ -65,7 +66,7 @@ def _complete_masks(
     character_end = begin
     for group in range(num_groups):
         row = group * NUM_MASKS
-        pending = masks[row + NOT_ASCII]
+        pending = masks[row + NOT_ASCII_MASK]
         while pending != ZERO:
             offset = trailing_zeros(pending)
             pending &= pending - ONE
@@ -83,7 +84,7 @@ def _complete_masks(
                 masks[column] |= bits << np.uint64(offset)
                 if offset + size > 64:
                     masks[column + NUM_MASKS] |= bits >> np.uint64(64 - offset)
-                if character_class == WHITE_SPACE + 1:
+                if character_class == WHITE_SPACE:
                     has_wide_white_space = HAS_WIDE_WHITE_SPACE
     return has_wide_white_space
 
@@ -109,11 +110,11 @@ def _starts_from_masks(num_groups: int, masks: np.ndarray, starts: np.ndarray) -
     letter_carry = number_carry = other_carry = space_carry = white_carry = ZERO
     for group in range(num_groups):
         row = group * NUM_MASKS
-        letter, number, white = masks[row + LETTER], masks[row + NUMBER], masks[row + WHITE_SPACE]
-        space, wall = masks[row + SPACE], masks[row + WALL]
+        letter, number, white = masks[row + LETTER_MASK], masks[row + NUMBER_MASK], masks[row + WHITE_SPACE_MASK]
+        space, wall = masks[row + SPACE_MASK], masks[row + WALL]
         other = ~(letter | number | white | wall)
         if group + 1 < num_groups:
-            next_is_white = (masks[row + NUM_MASKS + WHITE_SPACE] | masks[row + NUM_MASKS + WALL]) & ONE
+            next_is_white = (masks[row + NUM_MASKS + WHITE_SPACE_MASK] | masks[row + NUM_MASKS + WALL]) & ONE
         else:
             next_is_white = ONE  # the end of the text
         white_follows = ((white | wall) >> ONE) | (next_is_white << TOP_BIT)
@@ -136,7 +137,7 @@ def _mend_wide_white_space(text: np.ndarray, begin: int, end: int, masks: np.nda
     """White space of several bytes: redo its rule by characters, as the one on bytes would cut inside one."""
     length = end - begin
     for group in range((length + 63) >> 6):
-        pending = masks[group * NUM_MASKS + WHITE_SPACE]
+        pending = masks[group * NUM_MASKS + WHITE_SPACE_MASK]
         while pending != ZERO:
             bit = pending & (ZERO - pending)
             offset = (group << 6) + trailing_zeros(pending)
@@ -149,8 +150,8 @@ def _mend_wide_white_space(text: np.ndarray, begin: int, end: int, masks: np.nda
                 continue
             size = 1 if byte < 0x80 else (2 if byte < 0xE0 else 3)  # no white space takes four bytes
             after = offset + size
-            white_before = offset > 0 and _bit(masks, WHITE_SPACE, offset - 1)
-            white_after = after >= length or _bit(masks, WHITE_SPACE, after) or _bit(masks, WALL, after)
+            white_before = offset > 0 and _bit(masks, WHITE_SPACE_MASK, offset - 1)
+            white_after = after >= length or _bit(masks, WHITE_SPACE_MASK, after) or _bit(masks, WALL, after)
             if white_before and white_after:
                 starts[group] &= ~bit
             else:
@@ -189,7 +190,7 @@ def _cut_contractions(text: np.ndarray, begin: int, end: int, masks: np.ndarray,
     """Make contractions pre-tokens of their own; from left to right, as one may begin where another ends."""
     for group in range((end - begin + 63) >> 6):
         row = group * NUM_MASKS
-        pending = masks[row + APOSTROPHE]
+        pending = masks[row + APOSTROPHE_MASK]
         while pending & starts[group] != ZERO:
             offset = trailing_zeros(pending & starts[group])
             pending &= ~((ONE << np.uint64(offset)) | ((ONE << np.uint64(offset)) - ONE))
@@ -228,7 +229,7 @@ def find_pretokens(
     any_not_ascii = ZERO
     for group in range(num_groups):
         classify64(text, begin + (group << 6), masks, group * NUM_MASKS)
-        any_not_ascii |= masks[group * NUM_MASKS + NOT_ASCII]
+        any_not_ascii |= masks[group * NUM_MASKS + NOT_ASCII_MASK]
     for column in range(NUM_MASKS):
         masks[num_groups * NUM_MASKS + column] = ZERO
     rest = np.uint64(length & 63)
@@ -237,7 +238,7 @@ def find_pretokens(
         row = (num_groups - 1) * NUM_MASKS
         for column in range(NUM_MASKS):
             masks[row + column] &= inside
-        masks[row + WHITE_SPACE] |= ~inside
+        masks[row + WHITE_SPACE_MASK] |= ~inside
     white_space = ALL_NARROW
     if any_not_ascii != ZERO:
         white_space = _complete_masks(text, begin, end, num_groups, class_table, masks)

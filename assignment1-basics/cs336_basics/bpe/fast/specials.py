@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..text_blocks import REPLACEMENT
 from .bits import has_byte64
 from .jit import kernel
 
@@ -35,6 +36,11 @@ class Occurrences(NamedTuple):
 def longest_first(special_tokens: list[str]) -> list[bytes]:
     """The distinct special tokens as bytes, the longest first: the first that fits is then the one wanted."""
     return sorted({token.encode() for token in special_tokens}, key=lambda token: (-len(token), token))
+
+
+def replacement_is_special(special_tokens: list[bytes]) -> bool:
+    """Whether mending malformed bytes can make a special token: then it comes before the search for them."""
+    return any(REPLACEMENT in token for token in special_tokens)
 
 
 def pack_special_tokens(tokens: list[bytes]) -> SpecialTokens:

@@ -7,15 +7,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ..plain_train import warn_malformed
+from ..workers import usable_cores
 from .blocks import BLOCK_BYTES
 from .chunks import CHUNK_BYTES
 from .counting import count_file
 from .merging import MERGES_DONE, STOP, merge_words
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _merge_watched(
@@ -59,6 +55,8 @@ def train_bpe_fast(
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
     """Train byte-level BPE on a text file of any size; the result is that of the plain path, byte for byte.
 
+    `cs336_basics.bpe.train.train_bpe` checks the arguments.
+
     Args:
         path: the text. Bytes are bytes: no newline translation. Each malformed UTF-8 sequence counts as U+FFFD.
         vocab_size: the most entries of the vocabulary: 256 bytes, the merges and the special tokens. Fewer come back
@@ -84,10 +82,9 @@ def train_bpe_fast(
     if counter.num_malformed:
         warn_malformed(path, counter.num_malformed)
     letters, offsets, counts = counter.words()
-    special_bytes = list(dict.fromkeys(token.encode() for token in special_tokens))
-    num_merges = max(0, vocab_size - 256 - len(special_bytes))
+    num_merges = vocab_size - 256 - len(special_tokens)
     merges = _merge_watched(letters, offsets, counts, num_merges, progress)
     entries = [bytes([byte]) for byte in range(256)]
     entries += [left + right for left, right in merges]
-    entries += special_bytes
+    entries += [token.encode() for token in special_tokens]
     return dict(enumerate(entries)), merges

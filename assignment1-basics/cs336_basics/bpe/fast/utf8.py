@@ -3,23 +3,11 @@
 import numpy as np
 
 from ..text_blocks import decode_utf8
-
-REPLACEMENT = "\ufffd"
-
-
-def mend_utf8(data: bytes) -> tuple[bytes, int]:
-    """(well-formed text, how many sequences were replaced)."""
-    text, num_malformed = decode_utf8(data)
-    return text.encode(), num_malformed
+from .chunks import PADDING
 
 
-def replacement_is_special(special_tokens: list[bytes]) -> bool:
-    """Whether mending can make a special token: then it comes before the search for special tokens."""
-    return any(REPLACEMENT.encode() in token for token in special_tokens)
-
-
-def padded_array(data: bytes, padding: int) -> np.ndarray:
-    """`data` as a new uint8 array, followed by `padding` zero bytes."""
-    array = np.zeros(len(data) + padding, dtype=np.uint8)
-    array[: len(data)] = np.frombuffer(data, dtype=np.uint8)
-    return array
+def mended_array(text: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """(well-formed text followed by `PADDING` zeros, bytes of text in it, how many sequences were replaced)."""
+    decoded, num_malformed = decode_utf8(text.tobytes())
+    mended = np.frombuffer(decoded.encode(), dtype=np.uint8)
+    return np.pad(mended, (0, PADDING)), len(mended), num_malformed
