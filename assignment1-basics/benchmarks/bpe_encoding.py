@@ -3,6 +3,7 @@
     uv run python benchmarks/bpe_encoding.py
     uv run python benchmarks/bpe_encoding.py --text $CS336_DATA/text/novels/*.txt --vocab-size 10000
     uv run python benchmarks/bpe_encoding.py --gpt2 gpt2_vocab.json gpt2_merges.txt
+    uv run python benchmarks/bpe_encoding.py --memory-sizes 100 1000 2000
 
 Every tool reads the file itself and keeps the ids of the whole text. "Start" is everything before: imports, loading the
 vocabulary, a first short text. "Encode" begins with empty caches. Speed is per CPU second, so it is that of one core.
@@ -15,19 +16,19 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cs336_basics.command_line import run_command
-from cs336_basics.tokenizer import Tokenizer
+from cs336_basics.token_file import encode_file
+from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import read_pieces, write_corpus
 from fresh_process import alternating, print_table, report, run_fresh, without_foreign_extensions
 
-END = "<|endoftext|>"
 FIRST_TEXT = "A first short text."
 NAMES = {
     "ours": "cs336_basics",
@@ -74,8 +75,8 @@ def load_hf(folder: Path) -> Encode:
     tokenizer.encode(FIRST_TEXT)
 
     def encode(path: str) -> list[np.ndarray]:
-        pieces = (piece.split(END) for piece in read_pieces(path))
-        documents = ([document + END for document in piece[:-1]] + [piece[-1]] for piece in pieces)
+        pieces = (piece.split(END_OF_TEXT) for piece in read_pieces(path))
+        documents = ([document + END_OF_TEXT for document in piece[:-1]] + [piece[-1]] for piece in pieces)
         return [np.array(encoding.ids, np.uint32) for batch in documents for encoding in tokenizer.encode_batch(batch)]
 
     return encode
@@ -116,6 +117,27 @@ def work(tool: str, folder: Path, path: str) -> None:
     )
 
 
+def work_on_file(folder: Path, path: str) -> None:
+    """One run of the tokenizer's command, in this process: from a text file to a file of ids."""
+    without_foreign_extensions()
+    info = encode_file(Tokenizer.from_directory(folder), path, folder / "ids.dat", progress=False, resume=False)
+    report(num_tokens=info.num_tokens)
+
+
+def measure_memory(arguments: argparse.Namespace, folder: Path, path: Path) -> None:
+    """Peak memory of encoding a file into a token file, by size of the file."""
+    rows = []
+    for megabytes in arguments.memory_sizes:
+        write_corpus(path, arguments.text, megabytes * 1_000_000)
+        result = run_fresh(__file__, ["--worker", "file", "--folder", str(folder), "--path", str(path)])
+        rows.append(
+            [str(megabytes), f"{result['num_tokens']:,}", f"{result['peak'] / 1e6:.0f}", f"{result['cpu']:.2f}"]
+        )
+        print(f"{megabytes} MB: peak {rows[-1][2]} MB", file=sys.stderr)
+    print("\nPeak memory of encoding a file into a token file, by size of the text:\n")
+    print_table(["text MB", "tokens", "peak MB", "CPU s"], rows)
+
+
 def make_tokenizer(arguments: argparse.Namespace, folder: Path, path: Path) -> None:
     """Save the tokenizer to be timed: GPT-2's, or one trained on the text."""
     from cs336_basics.bpe.fast import train_bpe_fast
@@ -123,14 +145,14 @@ def make_tokenizer(arguments: argparse.Namespace, folder: Path, path: Path) -> N
     from cs336_basics.hf_tokenizer import export_tokenizer
 
     if arguments.gpt2:
-        tokenizer = Tokenizer(*load_gpt2_files(*arguments.gpt2, [END]), [END])
+        tokenizer = Tokenizer(*load_gpt2_files(*arguments.gpt2, [END_OF_TEXT]), [END_OF_TEXT])
     else:
-        tokenizer = Tokenizer(*train_bpe_fast(path, arguments.vocab_size, [END]), [END])
+        tokenizer = Tokenizer(*train_bpe_fast(path, arguments.vocab_size, [END_OF_TEXT]), [END_OF_TEXT])
     tokenizer.save(folder)
     export_tokenizer(folder, folder, tokenizer.vocab_size, context_length=1024)
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE", help="texts (default: stories)")
     parser.add_argument("--size-mb", type=int, default=100, help="repeat the text up to this size (default: 100)")
@@ -141,10 +163,16 @@ def main(argv=None) -> None:
         help="(default: tiktoken hf gigatoken)",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="runs of each tool (default: 3)")
-    parser.add_argument("--worker", choices=list(NAMES), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--memory-sizes", type=int, nargs="+", help="only measure our peak memory, for texts of so many MB"
+    )
+    parser.add_argument("--worker", choices=[*NAMES, "file"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
+    if arguments.worker == "file":
+        work_on_file(arguments.folder, arguments.path)
+        return
     if arguments.worker:
         work(arguments.worker, arguments.folder, arguments.path)
         return
@@ -159,6 +187,9 @@ def main(argv=None) -> None:
         make_tokenizer(arguments, folder, path)
         common = ["--folder", str(folder), "--path", str(path)]
         run_fresh(__file__, ["--worker", "ours", *common])  # compile the kernels
+        if arguments.memory_sizes:
+            measure_memory(arguments, folder, path)
+            return
         results = alternating(__file__, ["ours", *arguments.peers], common, arguments.rounds)
         size = path.stat().st_size / 1e6
         vocab_size = len(json.loads((folder / "vocab.json").read_text()))

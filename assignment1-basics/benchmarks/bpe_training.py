@@ -14,17 +14,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cs336_basics.bpe.pretokenize import GPT2_PATTERN
 from cs336_basics.command_line import run_command
+from cs336_basics.tokenizer import END_OF_TEXT
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import read_pieces, write_corpus
 from fresh_process import alternating, print_table, report, run_fresh, without_foreign_extensions
 
-END = "<|endoftext|>"
-PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 NAMES = {
     "ours": "cs336_basics",
     "plain": "cs336_basics, plain path",
@@ -39,13 +39,13 @@ def train_ours(path: str, vocab_size: int) -> Merges:
     without_foreign_extensions()
     from cs336_basics.bpe.fast import train_bpe_fast
 
-    return train_bpe_fast(path, vocab_size, [END])[1]
+    return train_bpe_fast(path, vocab_size, [END_OF_TEXT])[1]
 
 
 def train_plain(path: str, vocab_size: int) -> Merges:
     from cs336_basics.bpe.plain_train import train_bpe_plain
 
-    return train_bpe_plain(path, vocab_size, [END])[1]
+    return train_bpe_plain(path, vocab_size, [END_OF_TEXT])[1]
 
 
 def train_hf(path: str, vocab_size: int) -> Merges:
@@ -57,9 +57,9 @@ def train_hf(path: str, vocab_size: int) -> Merges:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator((piece.split(END) for piece in read_pieces(path)), trainer)
+    tokenizer.train_from_iterator((piece.split(END_OF_TEXT) for piece in read_pieces(path)), trainer)
     byte_of = byte_characters()[1]
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return [tuple(bytes(byte_of[character] for character in token) for token in pair) for pair in merges]
@@ -68,7 +68,7 @@ def train_hf(path: str, vocab_size: int) -> Merges:
 def train_gigatoken(path: str, vocab_size: int) -> Merges:
     import gigatoken
 
-    _, merges = gigatoken.train_bpe(Path(path), vocab_size, [END], tie_breaking="assembled_bytes")
+    _, merges = gigatoken.train_bpe(Path(path), vocab_size, [END_OF_TEXT], tie_breaking="assembled_bytes")
     return [(bytes(left), bytes(right)) for left, right in merges]
 
 
@@ -77,8 +77,8 @@ def train_rustbpe(path: str, vocab_size: int) -> Merges:
     import rustbpe
 
     tokenizer = rustbpe.Tokenizer()
-    documents = (document for piece in read_pieces(path) for document in piece.split(END))
-    tokenizer.train_from_iterator(documents, vocab_size - 1, pattern=PATTERN)
+    documents = (document for piece in read_pieces(path) for document in piece.split(END_OF_TEXT))
+    tokenizer.train_from_iterator(documents, vocab_size - 1, pattern=GPT2_PATTERN)
     ranks = sorted(tokenizer.get_mergeable_ranks(), key=lambda entry: entry[1])
     return [(bytes(token), b"") for token, _ in ranks[256:]]
 
@@ -165,7 +165,7 @@ def measure_memory(arguments: argparse.Namespace, path: Path) -> None:
     print_table(["text MB", "vocabulary", "peak MB", "CPU s"], rows)
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, nargs="+", default=[], metavar="FILE", help="texts (default: stories)")
     parser.add_argument("--size-mb", type=int, default=100, help="repeat the text up to this size (default: 100)")
