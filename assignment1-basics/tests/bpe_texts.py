@@ -46,8 +46,13 @@ SPECIAL_TOKENS = [
 
 well_formed_texts = st.lists(st.sampled_from(WELL_FORMED), max_size=60).map("".join)
 texts = st.lists(st.sampled_from([*(piece.encode() for piece in WELL_FORMED), *MALFORMED]), max_size=60).map(b"".join)
+texts_full_of_special_tokens = st.lists(
+    st.sampled_from([END, "<|end|>", "<|", "a", " ", "x y z", "é", "\ufffd"]).map(str.encode)
+    | st.sampled_from([b"\xe2\x80"]),
+    max_size=20,
+).map(b"".join)
 special_tokens = st.sampled_from(SPECIAL_TOKENS)
-tail_sizes = st.sampled_from([1, 3, 20, 1 << 14])
+tail_sizes = st.sampled_from([1, 13, 15, 17, 20, 1 << 14])
 block_sizes = st.sampled_from([1, 7, 64, 1000, 1 << 22])
 chunk_sizes = st.sampled_from([8, 64, 200, 16384])
 

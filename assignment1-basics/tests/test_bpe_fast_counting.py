@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from cs336_basics.bpe.fast import blocks
 from cs336_basics.bpe.fast.counting import WordCounter, count_file
+from cs336_basics.bpe.text_blocks import safe_cut
 
 from .bpe_texts import (
     AWKWARD,
@@ -20,6 +21,7 @@ from .bpe_texts import (
     special_tokens,
     tail_sizes,
     texts,
+    texts_full_of_special_tokens,
 )
 
 
@@ -79,6 +81,17 @@ def test_a_special_token_that_begins_before_the_tail(tmp_path):
     for size in range(blocks._TAIL_BYTES, blocks._TAIL_BYTES + 20):
         assert blocks.last_safe_cut(np.frombuffer(data, dtype=np.uint8), size, [END.encode()]) == 3
         check(tmp_path / "text", data, [END], block_bytes=size)
+
+
+@settings(deadline=None, derandomize=True, max_examples=600)
+@given(data=texts_full_of_special_tokens, specials=special_tokens, tail_bytes=tail_sizes)
+def test_the_last_safe_cut_is_found_from_the_tail(data, specials, tail_bytes):
+    tokens = [token.encode() for token in specials]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_TAIL_BYTES", tail_bytes)
+        cut = blocks.last_safe_cut(np.frombuffer(data, dtype=np.uint8), len(data), tokens)
+    assert cut == safe_cut(data, tokens)
+    assert regex_words(data[:cut], specials) + regex_words(data[cut:], specials) == regex_words(data, specials)
 
 
 def test_a_text_without_white_space(tmp_path):
