@@ -39,8 +39,8 @@ def peak_bytes() -> int:
 
 
 def report(**values: Any) -> None:
-    """Print the result of a fresh process."""
-    print("\n" + json.dumps(values | {"peak": peak_bytes()}))
+    """Print the result of a fresh process, with its peak memory unless `values` has another."""
+    print("\n" + json.dumps({"peak": peak_bytes()} | values))
 
 
 def without_foreign_extensions() -> None:

@@ -6,9 +6,7 @@ Each run is a fresh process, and the two take turns. Both must give the same tok
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,13 +21,14 @@ from cs336_basics.hf_llama import export_llama, load_llama
 from cs336_basics.model import transformer_lm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
+from fresh_process import alternating, print_table, report
+from machine import describe_machine, peak_memory
 
 NAMES = {"ours": "cs336_basics", "hf": "transformers"}
 
 
-def measure(arguments: argparse.Namespace) -> dict:
-    """One run, in this process: seconds per call, and the tokens."""
+def measure(arguments: argparse.Namespace) -> None:
+    """One run, in this process: seconds per call, the tokens, memory."""
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
     shape = (arguments.batch, arguments.prompt_length)
@@ -56,13 +55,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         start = time.perf_counter()
         tokens = generate(arguments.new_tokens)
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds), "tokens": tokens}
-
-
-def run_worker(which: str, batch: int, weights: str, argv: list[str]) -> dict:
-    command = [sys.executable, __file__, *argv, "--worker", which, "--batch", str(batch), "--weights", weights]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    report(seconds=statistics.median(seconds), tokens=tokens, peak=peak_memory(device))
 
 
 def main(argv=None) -> None:
@@ -83,44 +76,40 @@ def main(argv=None) -> None:
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
-        print(json.dumps(measure(arguments)))
+        measure(arguments)
         return
 
+    device = resolve_device(arguments.device)
     argv = sys.argv[1:] if argv is None else list(argv)
     torch.manual_seed(0)
     context_length = arguments.prompt_length + arguments.new_tokens
     model = transformer_lm(
         arguments.vocab_size, context_length, arguments.d_model, arguments.num_layers, arguments.num_heads
     )
-    lines = []
+    rows = []
     with tempfile.TemporaryDirectory() as weights:
         export_llama(model, weights)
         for batch in arguments.batch_sizes:
-            results: dict[str, list[dict]] = {"ours": [], "hf": []}
-            for _ in range(arguments.rounds):
-                for which, runs in results.items():
-                    runs.append(run_worker(which, batch, weights, argv))
-                    print(f"batch {batch}, {NAMES[which]}: {runs[-1]['seconds']:.2f} s", file=sys.stderr)
-            ours, theirs = results["ours"][0]["tokens"], results["hf"][0]["tokens"]
+            print(f"batch {batch}:", file=sys.stderr)
+            common = [*argv, "--batch", str(batch), "--weights", weights]
+            results = alternating(__file__, list(NAMES), common, arguments.rounds)
+            ours, theirs = (results[which]["tokens"] for which in NAMES)
             if ours != theirs:
                 equal = sum(left == right for left, right in zip(ours, theirs, strict=True))
                 raise UsageError(f"with batch {batch}, only {equal} of {batch} rows of tokens are equal")
-            speed = {
-                which: batch * arguments.new_tokens / statistics.median(run["seconds"] for run in runs)
-                for which, runs in results.items()
-            }
-            ratio = speed["ours"] / speed["hf"]
-            lines.append(f"| {batch} | {speed['ours']:,.0f} | {speed['hf']:,.0f} | {ratio:.2f} |")
+            speed = {which: batch * arguments.new_tokens / result["seconds"] for which, result in results.items()}
+            peak = {which: result["peak"] / 1e6 for which, result in results.items()}
+            for quantity, values in (("tokens/s", speed), ("peak memory, MB", peak)):
+                numbers = [f"{values[which]:,.0f}" for which in NAMES]
+                rows.append([str(batch), quantity, *numbers, f"{values['ours'] / values['hf']:.2f}"])
 
-    print(describe_machine(arguments.threads, arguments.device, ["torch", "transformers"]))
+    print(describe_machine(arguments.threads, device, ["torch", "transformers"]))
     print(
         f"{arguments.new_tokens} new tokens after {arguments.prompt_length}, d_model {arguments.d_model}, "
         f"{arguments.num_layers} layers, float32, greedy, equal tokens; medians of {arguments.rounds} alternating "
         "fresh processes.\n"
     )
-    print("| batch | cs336_basics, tokens/s | transformers, tokens/s | ratio |")
-    print("|---|---|---|---|")
-    print("\n".join(lines))
+    print_table(["batch", "", *NAMES.values(), "ratio"], rows)
 
 
 if __name__ == "__main__":

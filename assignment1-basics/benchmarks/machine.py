@@ -1,23 +1,26 @@
-"""One line that says on what a benchmark ran."""
+"""One line that says on what a benchmark ran, and the memory it took there."""
 
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+from fresh_process import peak_bytes
+
+from cs336_basics.machine import processor_name
 
 
-def describe_machine(threads: int, device: str, packages: list[str]) -> str:
+def describe_machine(threads: int, device: torch.device | str, packages: list[str]) -> str:
     """Processor (or GPU), threads, Python and the versions of the packages compared."""
-    if device.startswith("cuda"):
-        processor = torch.cuda.get_device_name()
-    else:
-        info = Path("/proc/cpuinfo")
-        names = (
-            [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-            if info.exists()
-            else []
-        )
-        processor = f"{names[0] if names else platform.processor()} ({platform.machine()}), {threads} threads"
+    device = torch.device(device)
+    processor = processor_name(device)
+    if device.type != "cuda":
+        processor += f" ({platform.machine()}), {threads} threads"
+    if device.type == "mps":
+        processor += " and its GPU"
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return f"{processor}; {platform.system()}, Python {platform.python_version()}, {versions}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most this process has held, on the GPU for CUDA, else in main memory."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_bytes()

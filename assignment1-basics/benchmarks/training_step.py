@@ -8,10 +8,7 @@ two take turns. The losses of the two must agree, or nothing is reported.
 """
 
 import argparse
-import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +25,8 @@ from cs336_basics.trainer.AdamW import AdamW
 from cs336_basics.trainer.cross_entropy import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
+from fresh_process import alternating, print_table, report
+from machine import describe_machine, peak_memory
 
 LEARNING_RATE = 1e-3
 NAMES = {"ours": "cs336_basics", "hf": "transformers"}
@@ -72,7 +70,7 @@ def train(model, compute_logits, cross_entropy, optimizer_class, arguments, num_
     return seconds, losses
 
 
-def measure(arguments: argparse.Namespace) -> dict:
+def measure(arguments: argparse.Namespace) -> None:
     """One run, in this process: seconds per step, losses, memory."""
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
@@ -85,31 +83,18 @@ def measure(arguments: argparse.Namespace) -> dict:
     memory_before = psutil.Process().memory_info().rss
     full = load(arguments.weights / "full", device, arguments.compile)
     seconds, losses = train(*full, *loss_and_optimizer, arguments, arguments.warmup + arguments.steps)
-    if device.type == "cuda":
-        peak, memory_before = torch.cuda.max_memory_allocated(), 0
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {
-        "seconds": statistics.median(seconds[arguments.warmup :]),
-        "losses": losses,
-        "peak": peak,
-        "growth": peak - memory_before,
-    }
+    peak = peak_memory(device)
+    growth = peak if device.type == "cuda" else peak - memory_before
+    report(seconds=statistics.median(seconds[arguments.warmup :]), losses=losses, peak=peak, growth=growth)
 
 
-def run_worker(which: str, weights: str, argv: list[str]) -> dict:
-    command = [sys.executable, __file__, *argv, "--worker", which, "--weights", weights]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def check_losses(results: dict[str, list[dict]], tolerance: float) -> float:
+def check_losses(results: dict[str, dict], tolerance: float) -> float:
     """The largest relative difference of the two sides' losses.
 
     Raises:
         UsageError: it is over the tolerance, so the two did not compute the same.
     """
-    pairs = zip(results["ours"][0]["losses"], results["hf"][0]["losses"], strict=True)
+    pairs = zip(results["ours"]["losses"], results["hf"]["losses"], strict=True)
     worst = max(abs(ours - theirs) / theirs for ours, theirs in pairs)
     if worst > tolerance:
         raise UsageError(f"the losses differ by {worst:.1e} of their value; allowed is {tolerance:.0e}")
@@ -135,46 +120,42 @@ def main(argv=None) -> None:
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.worker:
-        print(json.dumps(measure(arguments)))
+        measure(arguments)
         return
 
+    device = resolve_device(arguments.device)
     argv = sys.argv[1:] if argv is None else list(argv)
     torch.manual_seed(0)
     model = transformer_lm(
         arguments.vocab_size, arguments.context_length, arguments.d_model, arguments.num_layers, arguments.num_heads
     )
-    results: dict[str, list[dict]] = {"ours": [], "hf": []}
     with tempfile.TemporaryDirectory() as weights:
         export_llama(model, Path(weights) / "full")
         export_llama(transformer_lm(8, arguments.context_length, 8, 1, 1), Path(weights) / "tiny")
-        for _ in range(arguments.rounds):
-            for which, runs in results.items():
-                runs.append(run_worker(which, weights, argv))
-                print(f"{NAMES[which]}: {runs[-1]['seconds']:.3f} s per step", file=sys.stderr)
+        results = alternating(__file__, list(NAMES), [*argv, "--weights", weights], arguments.rounds)
     worst = check_losses(results, tolerance=1e-4 if arguments.dtype == "float32" else 1e-2)
 
     tokens = arguments.batch_size * arguments.context_length
-    print(describe_machine(arguments.threads, arguments.device, ["torch", "transformers"]))
+    print(describe_machine(arguments.threads, device, ["torch", "transformers"]))
     print(
         f"Batch {arguments.batch_size} x {arguments.context_length} tokens, d_model {arguments.d_model}, "
         f"{arguments.num_layers} layers, {arguments.dtype}{', compiled' if arguments.compile else ''}; medians of "
         f"{arguments.rounds} alternating fresh processes. Losses agree to {worst:.0e}.\n"
     )
-    print("| | seconds per step | tokens/s | peak memory, MB | of it for the model and its training, MB |")
-    print("|---|---|---|---|---|")
-    median = {
-        which: {key: statistics.median(run[key] for run in runs) for key in ("seconds", "peak", "growth")}
-        for which, runs in results.items()
-    }
-    for which, values in median.items():
-        print(
-            f"| {NAMES[which]} | {values['seconds']:.3f} | {tokens / values['seconds']:,.0f} "
-            f"| {values['peak'] / 1e6:,.0f} | {values['growth'] / 1e6:,.0f} |"
-        )
-    ratio = {key: median["ours"][key] / median["hf"][key] for key in median["ours"]}
-    print(
-        f"| ratio | {ratio['seconds']:.2f} | {1 / ratio['seconds']:.2f} | {ratio['peak']:.2f} | {ratio['growth']:.2f} |"
-    )
+    rows = [
+        [
+            NAMES[which],
+            f"{values['seconds']:.3f}",
+            f"{tokens / values['seconds']:,.0f}",
+            f"{values['peak'] / 1e6:,.0f}",
+            f"{values['growth'] / 1e6:,.0f}",
+        ]
+        for which, values in results.items()
+    ]
+    seconds, peak, growth = (results["ours"][key] / results["hf"][key] for key in ("seconds", "peak", "growth"))
+    rows.append(["ratio", f"{seconds:.2f}", f"{1 / seconds:.2f}", f"{peak:.2f}", f"{growth:.2f}"])
+    header = ["", "seconds per step", "tokens/s", "peak memory, MB", "of it for the model and its training, MB"]
+    print_table(header, rows)
 
 
 if __name__ == "__main__":
