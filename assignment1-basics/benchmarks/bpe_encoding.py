@@ -5,8 +5,9 @@
     uv run python benchmarks/bpe_encoding.py --gpt2 gpt2_vocab.json gpt2_merges.txt
     uv run python benchmarks/bpe_encoding.py --memory-sizes 100 1000 2000
 
-Every tool reads the file itself and keeps the ids of the whole text. "Start" is everything before: imports, loading the
-vocabulary, a first short text. "Encode" begins with empty caches. Speed is per CPU second, so it is that of one core.
+Every tool reads the text file and writes a file of ids (uint32), in its own way. "Start" is everything before: imports,
+loading the vocabulary, a first short text. "Encode" begins with empty caches. Speed is per CPU second, so it is that of
+one core.
 """
 
 import argparse
@@ -16,11 +17,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cs336_basics.bpe.text_blocks import read_blocks
 from cs336_basics.command_line import run_command
 from cs336_basics.token_file import encode_file
 from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
@@ -37,7 +39,8 @@ NAMES = {
     "hf": "HF tokenizers",
     "gigatoken": "gigatoken",
 }
-Encode = Callable[[str], list[np.ndarray]]
+Encode = Callable[[str], Iterable[np.ndarray]]
+"""The ids of the text at a path, in as many arrays as suits the tool."""
 
 
 def load_ours(folder: Path) -> Encode:
@@ -47,12 +50,18 @@ def load_ours(folder: Path) -> Encode:
     tokenizer = Tokenizer.from_directory(folder)
     encoder = FastEncoder(tokenizer.vocab, tokenizer.merges, tokenizer.special_tokens)
     encoder.encode(FIRST_TEXT.encode())
-    return lambda path: [encoder.clone().encode(np.fromfile(path, dtype=np.uint8))]
+
+    def encode(path: str) -> Iterator[np.ndarray]:
+        empty = encoder.clone()
+        with open(path, "rb") as file:
+            yield from map(empty.encode, read_blocks(file, tokenizer.special_tokens))
+
+    return encode
 
 
 def load_plain(folder: Path) -> Encode:
     tokenizer = Tokenizer.from_directory(folder)
-    return lambda path: [np.fromiter(tokenizer.encode_plain(piece), np.uint32) for piece in read_pieces(path)]
+    return lambda path: (np.fromiter(tokenizer.encode_plain(piece), np.uint32) for piece in read_pieces(path))
 
 
 def load_tiktoken(folder: Path) -> Encode:
@@ -65,7 +74,7 @@ def load_tiktoken(folder: Path) -> Encode:
         "ours", **tiktoken_arguments(tokenizer.vocab, tokenizer.merges, tokenizer.special_tokens)
     )
     encoding.encode(FIRST_TEXT)
-    return lambda path: [encoding.encode_to_numpy(piece, allowed_special="all") for piece in read_pieces(path)]
+    return lambda path: (encoding.encode_to_numpy(piece, allowed_special="all") for piece in read_pieces(path))
 
 
 def load_hf(folder: Path) -> Encode:
@@ -74,10 +83,10 @@ def load_hf(folder: Path) -> Encode:
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.encode(FIRST_TEXT)
 
-    def encode(path: str) -> list[np.ndarray]:
+    def encode(path: str) -> Iterator[np.ndarray]:
         pieces = (piece.split(END_OF_TEXT) for piece in read_pieces(path))
         documents = ([document + END_OF_TEXT for document in piece[:-1]] + [piece[-1]] for piece in pieces)
-        return [np.array(encoding.ids, np.uint32) for batch in documents for encoding in tokenizer.encode_batch(batch)]
+        return (np.array(encoding.ids, np.uint32) for batch in documents for encoding in tokenizer.encode_batch(batch))
 
     return encode
 
@@ -103,16 +112,17 @@ def work(tool: str, folder: Path, path: str) -> None:
     """One run, in this process."""
     encode = LOAD[tool](folder)
     start_cpu, wall = time.process_time(), time.perf_counter()
-    pieces = encode(path)
+    with open(folder / "ids", "wb") as file:
+        for ids in encode(path):
+            ids.astype("<u4", copy=False).tofile(file)
     encode_cpu, wall = time.process_time() - start_cpu, time.perf_counter() - wall
-    digest = hashlib.sha256()
-    for ids in pieces:
-        digest.update(ids.astype("<u4").tobytes())
+    with open(folder / "ids", "rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
     report(
         start_cpu=start_cpu,
         encode_cpu=encode_cpu,
         encode_wall=wall,
-        num_tokens=sum(len(ids) for ids in pieces),
+        num_tokens=(folder / "ids").stat().st_size // 4,
         sha256=digest.hexdigest(),
     )
 

@@ -20,14 +20,12 @@ from tqdm import tqdm
 
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.bpe.parallel_encoding import EncodedBlock, block_encoder
-from cs336_basics.bpe.text_blocks import read_blocks
+from cs336_basics.bpe.text_blocks import BLOCK_SIZE, read_blocks
 from cs336_basics.bpe.vocab_files import fingerprint
 from cs336_basics.bpe.workers import usable_cores
 from cs336_basics.command_line import UsageError
 from cs336_basics.tokenizer import Tokenizer
 
-BLOCK_SIZE = 4 << 20
-"""Bytes of text that one worker encodes at a time."""
 SECONDS_BETWEEN_RECORDS = 1.0
 """At most this much work is lost when the program is killed."""
 _CHECKED_AT_ONCE = 1 << 24
