@@ -13,10 +13,11 @@ import pytest
 from cs336_basics.bpe.workers import ordered_map, process_pool, usable_cores
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from cs336_basics.bpe.workers import process_pool
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     with process_pool(2) as pool:
         print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)
         pool.submit(time.sleep, 0.2).result()
