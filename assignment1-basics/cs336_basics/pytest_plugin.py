@@ -2,15 +2,21 @@
 
 - `shared_data`: the folder of real data named by the environment variable CS336_DATA; a test that asks for it is
   skipped where there is none.
+- `browser`: headless Chromium, driven by playwright, for the pages that commands write or serve.
 - Under CI (`CI=true`), a skip is an error unless its reason starts with one of `ALLOWED_SKIPS`: a test must not
   vanish from CI because a package or a tool was missing there.
 """
 
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ALLOWED_SKIPS = ("needs CUDA", "needs MPS", "needs Linux", "needs macOS", "needs several GPUs")
 
@@ -22,6 +28,23 @@ def shared_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs CS336_DATA: the folder of real texts is not here")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Generator["Browser", None, None]:
+    """Headless Chromium: the system's, or the one that `playwright install chromium` fetched."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    installed = next(filter(None, map(shutil.which, names)), None)
+    # Without a sandbox it also starts as root in a container; it only opens our own pages. The rest keeps it offline.
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=installed, args=flags)
+        except api.Error as error:
+            pytest.skip(f"needs Chromium: install it, or run `playwright install chromium` ({error})")
+        yield browser
+        browser.close()
 
 
 def _allowed(reason: str) -> bool:

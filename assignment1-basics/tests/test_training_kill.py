@@ -17,7 +17,7 @@ from cs336_basics.train import config_from_arguments, train
 
 PACKAGE = Path(__file__).parents[1] / "cs336_basics"
 PROGRAM = PACKAGE / "train.py"
-STEPS = 300
+STEPS = 500
 FLAGS = [
     "--data_dir", "data", "--vocab_size", "40", "--d_model", "32", "--num_layers", "1", "--num_heads", "2",
     "--context_len", "8", "--batch_size", "8", "--gradient_accumulation_steps", "2", "--train_steps", str(STEPS),
