@@ -30,9 +30,12 @@ def shared_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Generator["Browser", None, None]:
-    """Headless Chromium: the system's, or the one that `playwright install chromium` fetched."""
+    """Headless Chromium: the system's, or the one that `playwright install chromium` fetched.
+
+    It is closed after each module: while playwright runs, `asyncio.run` does not work in this thread.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     names = ("chromium", "chromium-browser", "google-chrome")
     installed = next(filter(None, map(shutil.which, names)), None)
