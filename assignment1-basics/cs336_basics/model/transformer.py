@@ -190,10 +190,19 @@ class BasicsTransformerLM(nn.Module):
             )
         if token_positions is None and seen:
             token_positions = torch.arange(seen, seen + token_ids.shape[-1], device=token_ids.device)
-        x = self.token_embeddings(token_ids)
+        return self.ln_final(self.run_layers(self.token_embeddings(token_ids), token_positions, mask, cache))
+
+    def run_layers(
+        self,
+        x: Float[Tensor, "... seq d_model"],
+        token_positions: Int[Tensor, "... seq"] | None = None,
+        mask: Bool[Tensor, "... seq keys"] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "... seq d_model"]:
+        """The residual stream after the last block, from the embeddings `x`; the rest is that of `hidden_states`."""
         for index, layer in enumerate(self.layers):
             x = layer(x, token_positions, mask, cache.layers[index] if cache is not None else None)
-        return self.ln_final(x)
+        return x
 
 
 def transformer_lm(
