@@ -53,14 +53,29 @@ def clip_gradient(parameters: Iterable[Tensor], max_l2_norm: float) -> Float[Ten
     Raises:
         ValueError: `max_l2_norm` is not above 0.
     """
-    if not max_l2_norm > 0:
-        raise ValueError(f"max_l2_norm must be above 0, got {max_l2_norm}")
     parameters = list(parameters)
     norm = global_gradient_norm(parameters)
+    scale_gradients(parameters, norm, max_l2_norm)
+    return norm
+
+
+@torch.no_grad()
+def scale_gradients(parameters: Iterable[Tensor], norm: Float[Tensor, ""], max_l2_norm: float) -> None:
+    """Scale all gradients in place by what brings a gradient of L2 norm `norm` down to `max_l2_norm`.
+
+    Args:
+        parameters: those without a gradient are passed over; they may live on several devices.
+        norm: of the gradient that these are a part of, when others lie on other ranks.
+        max_l2_norm: the largest norm allowed, above 0.
+
+    Raises:
+        ValueError: `max_l2_norm` is not above 0.
+    """
+    if not max_l2_norm > 0:
+        raise ValueError(f"max_l2_norm must be above 0, got {max_l2_norm}")
     # Multiplying by a factor of at most 1, even if it is exactly 1, spares a GPU the wait for a comparison.
     factor = (max_l2_norm / (norm + _EPSILON)).clamp(max=1.0)
     for device, gradients in _gradients_by_device(parameters).items():
         if device.type == "cpu" and factor.device.type == "cpu" and factor == 1.0:
             continue
         torch._foreach_mul_(gradients, factor.to(device))
-    return norm
