@@ -186,7 +186,7 @@ FailureReason = Literal["timed_out", "diverged", "error"]
 
 
 class Experiment(BaseModel):
-    """Answer of `GET /experiment/{id}`.
+    """Answer of `GET /experiment/{id}`; `GET /experiments` answers with a list of them, the oldest first.
 
     Attributes:
         status_type: where it stands. A time-out, a divergence or an error is `failed`, with a `failure_reason`.
@@ -213,12 +213,6 @@ class Experiment(BaseModel):
     reserved_seconds: float
     failure_reason: FailureReason | None
     message: str
-
-
-class ExperimentList(BaseModel):
-    """Answer of `GET /experiments`, the oldest first."""
-
-    experiments: list[Experiment]
 
 
 class TargetConfig(TrainingConfig):
