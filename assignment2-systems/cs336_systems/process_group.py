@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
+from cs336_basics.command_line import UsageError
+
 TIMEOUT = timedelta(minutes=10)
 """How long a collective waits for the other ranks."""
 
@@ -19,6 +21,35 @@ TIMEOUT = timedelta(minutes=10)
 def backend_for(device: torch.device) -> str:
     """The communication library for tensors on `device`: NCCL for CUDA, gloo for the CPU."""
     return "nccl" if device.type == "cuda" else "gloo"
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun, or anything that sets the same environment variables, started this process."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def rank_device(device: torch.device) -> torch.device:
+    """This rank's device: with CUDA the GPU of number LOCAL_RANK, which becomes the current one."""
+    if device.type != "cuda":
+        return device
+    mine = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(mine)
+    return mine
+
+
+def check_local_processes(number: int, device: torch.device) -> None:
+    """Refuse a number of processes that this machine cannot run.
+
+    Raises:
+        UsageError: it is below 1, or there are fewer GPUs (NCCL takes one for each rank).
+    """
+    if number < 1:
+        raise UsageError(f"processes is {number}; allowed is any whole number of at least 1")
+    if device.type == "cuda" and number > torch.cuda.device_count():
+        raise UsageError(
+            f"processes is {number}, but each needs a GPU of its own and there are {torch.cuda.device_count()}; "
+            "ask for fewer, or for --device cpu"
+        )
 
 
 @contextmanager
@@ -36,26 +67,52 @@ def process_group(device: torch.device, **arguments: Any) -> Generator[None, Non
         dist.destroy_process_group()
 
 
-def _run_rank(
-    rank: int, world_size: int, folder: str, num_threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
-    torch.set_num_threads(num_threads)
+@contextmanager
+def local_process_group(rank: int, world_size: int, folder: str, device: torch.device) -> Generator[None, None, None]:
+    """Be one of the processes that this machine alone started.
+
+    Args:
+        rank, world_size: this process's number, and how many there are.
+        folder: the same empty folder for all of them; they meet through a file in it, so that groups started at the
+            same time never compete for a port.
+        device: the kind of device that tensors lie on; see `rank_device`.
+    """
     # Some libraries read these instead of asking the process group.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
-    # Ranks meet through a file, so that groups started at the same time never compete for a port.
     meeting_place = f"file://{folder}/meeting_place"
-    with process_group(torch.device("cpu"), init_method=meeting_place, rank=rank, world_size=world_size):
+    with process_group(rank_device(device), init_method=meeting_place, rank=rank, world_size=world_size):
+        yield
+
+
+def _run_rank(
+    rank: int,
+    world_size: int,
+    folder: str,
+    device: torch.device,
+    num_threads: int,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    torch.set_num_threads(num_threads)
+    with local_process_group(rank, world_size, folder, device):
         result = function(*arguments)
     torch.save(result, Path(folder) / f"{rank}.pt")
 
 
-def run_in_processes(function: Callable[..., Any], world_size: int, *arguments: Any, num_threads: int = 1) -> list[Any]:
-    """Call a function in `world_size` new processes that form a gloo group on the CPU.
+def run_in_processes(
+    function: Callable[..., Any],
+    world_size: int,
+    *arguments: Any,
+    num_threads: int = 1,
+    device: torch.device | str = "cpu",
+) -> list[Any]:
+    """Call a function in `world_size` new processes that form a group.
 
     Args:
         function: a module-level function, called with `arguments`.
         world_size: number of processes.
         num_threads: torch's threads in each of them.
+        device: "cpu" for a gloo group, "cuda" for an NCCL group with one GPU for each rank.
 
     Returns:
         What the function returned, by rank.
@@ -63,10 +120,22 @@ def run_in_processes(function: Callable[..., Any], world_size: int, *arguments: 
     Raises:
         torch.multiprocessing.ProcessRaisedException: with the traceback of the first rank that failed; the others are
             ended.
+        UsageError: there are fewer GPUs than processes.
     """
+    device = torch.device(device)
+    check_local_processes(world_size, device)
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(
-            _run_rank, args=(world_size, folder, num_threads, function, arguments), nprocs=world_size, join=True
+        context = multiprocessing.spawn(
+            _run_rank,
+            args=(world_size, folder, device, num_threads, function, arguments),
+            nprocs=world_size,
+            join=False,
         )
+        try:
+            while not context.join():
+                pass
+        finally:
+            for process in context.processes:
+                process.kill()  # after Ctrl-C; at any other end there is none left
         # Our own processes wrote these files, so anything that pickles may be in them.
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
