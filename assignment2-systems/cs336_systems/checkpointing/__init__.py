@@ -1,0 +1,1 @@
+"""Gradient checkpointing: activations that are computed again in the backward pass instead of being kept."""
