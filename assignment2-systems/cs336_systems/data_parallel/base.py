@@ -119,7 +119,10 @@ class DataParallel(nn.Module):
 
     def _used_anywhere(self) -> list[nn.Parameter]:
         """The trainable parameters with a gradient on any rank, zeros where this rank has none."""
-        used = self._share([parameter.grad is not None for parameter in self.trainable])
+        return self._with_gradients(self._share([parameter.grad is not None for parameter in self.trainable]))
+
+    def _with_gradients(self, used: list[bool]) -> list[nn.Parameter]:
+        """Those of `trainable` that are used on some rank; they get a gradient of zero where this rank has none."""
         parameters = [parameter for parameter, flag in zip(self.trainable, used, strict=True) if flag]
         for parameter in parameters:
             if parameter.grad is None:
