@@ -87,6 +87,8 @@ class Execution:
 
     def _backward(self, action: Action) -> None:
         x, output = self._kept.pop(action.microbatch)
-        output.backward(None if self.stage.is_last else self._received.pop(action))
+        gradient = None if self.stage.is_last else self._received.pop(action)
+        if output.requires_grad:  # not so while everything up to here is frozen
+            output.backward(gradient)
         if not self.stage.is_first:
             self._results[action] = x.grad.contiguous()

@@ -122,6 +122,8 @@ class PipelineParallel(PipelineStage):
         if self.tied_name is None:
             return
         gradient = self.get_parameter(self.tied_name).grad
+        if gradient is None:  # frozen, on both ranks
+            return
         theirs = torch.empty_like(gradient)
         peer = self.num_stages - 1 if self.is_first else 0
         operations = [
@@ -142,7 +144,7 @@ class PipelineParallel(PipelineStage):
 
     def gradient_norm(self) -> Float[Tensor, ""]:
         """The L2 norm of the whole model's gradient, each parameter counted once; the same on every rank."""
-        elsewhere = frozenset() if self.is_first or self.tied_name is None else frozenset({self.tied_name})
+        elsewhere = [self.get_parameter(self.tied_name)] if self.is_last and self.tied_name is not None else []
         square = squared_gradient_norm(self, self.tensor_group, elsewhere)
         dist.all_reduce(square, group=self.group)
         return square.sqrt()
@@ -184,7 +186,7 @@ class PipelineParallel(PipelineStage):
             optimizer: over this stage's parameters.
         """
         own = tensor_state.gather_optimizer_state(self, optimizer, self.tensor_group)
-        if not self.is_first and self.tied_name is not None:
+        if self.is_last and self.tied_name is not None:
             del own[self.tied_name]  # the first stage's is the same
         flat = {(name, key): value for name, values in own.items() for key, value in values.items()}
         state: tensor_state.OptimizerState = {}

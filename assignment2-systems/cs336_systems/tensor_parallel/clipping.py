@@ -1,5 +1,7 @@
 """Gradient clipping by the global L2 norm when a model's parameters are spread over ranks."""
 
+from collections.abc import Collection
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
@@ -11,22 +13,23 @@ from cs336_systems.tensor_parallel.state import shards
 
 @torch.no_grad()
 def squared_gradient_norm(
-    model: nn.Module, group: dist.ProcessGroup | None, elsewhere: frozenset[str] = frozenset()
+    model: nn.Module, group: dist.ProcessGroup | None, elsewhere: Collection[nn.Parameter] = ()
 ) -> Float[Tensor, ""]:
     """The square of the L2 norm of the whole model's gradient, each parameter counted once.
 
     Args:
         model: this rank's shard.
         group: the ranks that share the model; None for a model that is not divided.
-        elsewhere: names of parameters that are counted on other ranks.
+        elsewhere: parameters that are counted on other ranks.
     """
     divided = shards(model)
     # The first rank counts for all what all of them hold.
     counts_shared = group is None or dist.get_rank(group) == 0
-    parameters = {name: parameter for name, parameter in model.named_parameters() if name not in elsewhere}
-    counted = [parameter for name, parameter in parameters.items() if counts_shared or name in divided]
-    device = next(model.parameters()).device
-    square = global_gradient_norm(counted).square().to(device)
+    skipped = set(elsewhere)
+    counted = [p for p in model.parameters() if p not in skipped and (counts_shared or p in divided)]
+    example = next(model.parameters())
+    wide = torch.promote_types(example.dtype, torch.float32)
+    square = global_gradient_norm(counted).square().to(example.device, wide)
     if group is not None:
         dist.all_reduce(square, group=group)
     return square

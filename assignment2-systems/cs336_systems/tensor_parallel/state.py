@@ -1,4 +1,7 @@
-"""State of a divided model under the names and shapes of the whole one: gathered from the shards, and cut for them."""
+"""State of a divided model under the names and shapes of the whole one: gathered from the shards, and cut for them.
+
+Parameters are recognized by identity, so a wrapper around the model (data parallelism, say) does not disturb.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,28 +15,33 @@ from cs336_systems.tensor_parallel.collectives import all_gathered, group_shard_
 from cs336_systems.tensor_parallel.layers import Shard, ShardedWeight
 
 
-def shards(model: nn.Module) -> dict[str, Shard]:
-    """How the model's divided parameters are divided, by name; tied ones under each of their names."""
-    return {
-        f"{name}.weight".removeprefix("."): module.shard
-        for name, module in model.named_modules()
-        if isinstance(module, ShardedWeight)
-    }
+def shards(model: nn.Module) -> dict[nn.Parameter, Shard]:
+    """How each of the model's divided parameters is divided."""
+    return {module.weight: module.shard for module in model.modules() if isinstance(module, ShardedWeight)}
 
 
-def gather(name: str, tensor: Tensor, divided: Mapping[str, Shard], group: dist.ProcessGroup | None) -> Tensor:
-    """The whole tensor, on the CPU of every rank, of the parameter `name` or of something of its shape."""
-    if group is not None and name in divided:
-        tensor = all_gathered(tensor.detach(), group, divided[name].dim, divided[name].size)
+def parameter_names(model: nn.Module) -> dict[nn.Parameter, str]:
+    """The name of each parameter in the model's state dict; of a tied one, the first."""
+    names: dict[nn.Parameter, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, nn.Parameter):
+            names.setdefault(tensor, name)
+    return names
+
+
+def _gather(tensor: Tensor, shard: Shard | None, group: dist.ProcessGroup | None) -> Tensor:
+    """The whole tensor on the CPU, from the ranks' parts if it is divided."""
+    whole = tensor.detach()
+    if shard is not None and group is not None:
+        whole = all_gathered(whole, group, shard.dim, shard.size)
     # A copy in any case: what was gathered does not change with the next step.
-    return tensor.detach().to("cpu", copy=True)
+    return whole.to("cpu", copy=True)
 
 
-def cut(name: str, tensor: Tensor, divided: Mapping[str, Shard], group: dist.ProcessGroup | None) -> Tensor:
-    """This rank's part of a whole tensor of the parameter `name`."""
-    if group is None or name not in divided:
+def _cut(tensor: Tensor, shard: Shard | None, group: dist.ProcessGroup | None) -> Tensor:
+    """This rank's part of a whole tensor."""
+    if shard is None or group is None:
         return tensor
-    shard = divided[name]
     return take(tensor, group_shard_range(shard.size, group), shard.dim)
 
 
@@ -45,7 +53,8 @@ def gather_state_dict(model: nn.Module, group: dist.ProcessGroup | None) -> dict
         group: the ranks that share the model; None for a model that is not divided.
     """
     divided = shards(model)
-    return {name: gather(name, tensor, divided, group) for name, tensor in model.state_dict().items()}
+    state = model.state_dict(keep_vars=True)
+    return {name: _gather(tensor, divided.get(tensor), group) for name, tensor in state.items()}
 
 
 def load_full_state_dict(model: nn.Module, state: Mapping[str, Tensor], group: dist.ProcessGroup | None) -> None:
@@ -59,22 +68,22 @@ def load_full_state_dict(model: nn.Module, state: Mapping[str, Tensor], group: d
     Raises:
         UsageError: a name is missing or unknown, or a shape is not that of this model.
     """
-    own, divided = model.state_dict(), shards(model)
+    own, divided = model.state_dict(keep_vars=True), shards(model)
     if missing := sorted(own.keys() - state.keys()):
         raise UsageError(f"the state dict lacks {', '.join(missing)}; it is of another model")
     if unknown := sorted(state.keys() - own.keys()):
         raise UsageError(f"the state dict has {', '.join(unknown)}, which this model has not; it is of another model")
     for name, tensor in own.items():
-        whole = list(tensor.shape)
-        if group is not None and name in divided:
-            whole[divided[name].dim] = divided[name].size
-        if list(state[name].shape) != whole:
-            raise UsageError(f"{name} has the shape {tuple(state[name].shape)}; allowed is {tuple(whole)}")
-    model.load_state_dict({name: cut(name, state[name], divided, group) for name in own})
+        shape = list(tensor.shape)
+        if tensor in divided:
+            shape[divided[tensor].dim] = divided[tensor].size
+        if list(state[name].shape) != shape:
+            raise UsageError(f"{name} has the shape {tuple(state[name].shape)}; allowed is {tuple(shape)}")
+    model.load_state_dict({name: _cut(state[name], divided.get(tensor), group) for name, tensor in own.items()})
 
 
 OptimizerState = dict[str, dict[str, Any]]
-"""What an optimizer remembers of each parameter, by the parameter's name."""
+"""What an optimizer remembers of each parameter, by the parameter's name: moments of its shape, and plain values."""
 
 
 def gather_optimizer_state(
@@ -84,19 +93,20 @@ def gather_optimizer_state(
 
     Args:
         model: this rank's shard.
-        optimizer: over its parameters; tensors in its state have the shape of their parameter or none.
+        optimizer: over its parameters; tensors in its state have the shape of their parameter, or none.
         group: the ranks that share the model; None for a model that is not divided.
     """
     divided = shards(model)
-    gathered: OptimizerState = {}
-    for name, parameter in model.named_parameters():
-        gathered[name] = {
-            key: gather(name if _is_like(value, parameter) else "", value, divided, group)
-            if isinstance(value, Tensor)
-            else value
-            for key, value in optimizer.state.get(parameter, {}).items()
-        }
-    return gathered
+
+    def gathered(parameter: nn.Parameter, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return _gather(value, divided.get(parameter) if value.ndim else None, group)
+
+    return {
+        name: {key: gathered(parameter, value) for key, value in optimizer.state.get(parameter, {}).items()}
+        for parameter, name in parameter_names(model).items()
+    }
 
 
 def load_optimizer_state(
@@ -114,16 +124,15 @@ def load_optimizer_state(
         UsageError: a parameter's name is missing.
     """
     divided = shards(model)
-    for name, parameter in model.named_parameters():
-        if name not in state:
-            raise UsageError(f"the optimizer state lacks {name}; it is of another model")
-        optimizer.state[parameter] = {
-            key: cut(name if value.ndim else "", value, divided, group).to(parameter.device, copy=True).contiguous()
-            if isinstance(value, Tensor)
-            else value
-            for key, value in state[name].items()
-        }
 
+    def own_part(parameter: nn.Parameter, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        part = _cut(value, divided.get(parameter) if value.ndim else None, group)
+        return part.to(parameter.device, copy=True).contiguous()
 
-def _is_like(value: Tensor, parameter: Tensor) -> bool:
-    return value.shape == parameter.shape
+    names = parameter_names(model)
+    if missing := sorted(set(names.values()) - state.keys()):
+        raise UsageError(f"the optimizer state lacks {', '.join(missing)}; it is of another model")
+    for parameter, name in names.items():
+        optimizer.state[parameter] = {key: own_part(parameter, value) for key, value in state[name].items()}
