@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from cs336_scaling.dashboard.router import router as dashboard_router
 from cs336_scaling.server import routes_2025, routes_2026
 from cs336_scaling.server.refusal import Refusal
 from cs336_scaling.server.services import Services
@@ -38,6 +39,7 @@ def create_app(settings: ServerSettings, clock: Callable[[], float] = time.time)
     app.state.services = services
     app.include_router(routes_2025.router)
     app.include_router(routes_2026.router)
+    app.include_router(dashboard_router)
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     return app

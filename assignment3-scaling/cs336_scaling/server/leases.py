@@ -28,11 +28,12 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to train an experiment."""
+    """A worker's right to train an experiment; `runtime_seconds` is what earlier workers spent on it."""
 
     experiment_id: str
     config: TrainingConfig
     lease: str
+    runtime_seconds: float
 
 
 class LeaseBook:
@@ -67,7 +68,7 @@ class LeaseBook:
             row.lease_expires_at = now + self._lease_seconds
             row.started_at = now if row.started_at is None else row.started_at
             row.attempts += 1
-            return Claim(row.id, TrainingConfig.model_validate(row.config), row.lease)
+            return Claim(row.id, TrainingConfig.model_validate(row.config), row.lease, row.runtime_seconds)
 
     def renew(self, claim: Claim, runtime_seconds: float, val_losses: list[float], val_steps: list[int]) -> None:
         """A sign of life, with what there is so far.
@@ -131,6 +132,12 @@ class LeaseBook:
                 end_experiment(
                     row, "error", f"{row.attempts} workers died on this experiment; it may be submitted again", now
                 )
+
+    def is_unfinished(self, experiment_id: str) -> bool:
+        """Whether the experiment is queued or running."""
+        with self._database.reading() as session:
+            charged = session.scalar(select(ExperimentRow.charged_seconds).where(ExperimentRow.id == experiment_id))
+            return charged is None
 
     @staticmethod
     def _held(session: Session, claim: Claim) -> ExperimentRow:

@@ -73,7 +73,7 @@ class ServerSettings:
         train: for the `train` backend.
     """
 
-    data_dir: Path = Path("server-data")
+    data_dir: Path = Path("server_data")
     database_url: str | None = None
     backend: BackendKind = "simulate"
     world_seed: int = 336
