@@ -128,7 +128,12 @@ def _optimizer_type(value: Any) -> str:
 
 
 OptimizerConfig = Annotated[
-    Annotated[AdamWConfig, Tag("adamw")] | Annotated[SGDConfig, Tag("sgd")], Discriminator(_optimizer_type)
+    Annotated[AdamWConfig, Tag("adamw")] | Annotated[SGDConfig, Tag("sgd")],
+    Discriminator(
+        _optimizer_type,
+        custom_error_type="optimizer_type",
+        custom_error_message="optimizer_config.type must be adamw or sgd",
+    ),
 ]
 
 

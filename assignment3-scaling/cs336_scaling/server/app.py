@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from cs336_scaling.dashboard.router import router as dashboard_router
 from cs336_scaling.server import routes_2025, routes_2026
@@ -40,6 +40,7 @@ def create_app(settings: ServerSettings, clock: Callable[[], float] = time.time)
     app.include_router(routes_2025.router)
     app.include_router(routes_2026.router)
     app.include_router(dashboard_router)
+    app.add_api_route("/", lambda: RedirectResponse("/dashboard"), include_in_schema=False)
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     return app
