@@ -69,9 +69,13 @@ class ShardedWeight:
         self._padded.untyped_storage().resize_(0)
         self.is_alive = False
 
-    def gather_shards(self) -> Float[Tensor, "rows ..."]:
-        """A new tensor with the whole weight in its own type; all ranks call it."""
-        return self._exchange.gather(self.shard.detach(), len(self.whole))
+    def gather_rows(self, part: Float[Tensor, "own ..."]) -> Float[Tensor, "rows ..."]:
+        """A new tensor with the rows of all ranks; all of them call it.
+
+        Args:
+            part: this rank's rows: the shard itself, or what an optimizer keeps for it.
+        """
+        return self._exchange.gather(part.detach(), len(self.whole))
 
     @property
     def has_unsent_gradient(self) -> bool:

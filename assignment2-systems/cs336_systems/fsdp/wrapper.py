@@ -12,6 +12,7 @@ All other parameters are small and stay whole on every rank; their gradients are
 """
 
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -96,27 +97,35 @@ class FSDP(DataParallel):
 
         Tied parameters appear once, under the first of their names. The tensors are copies.
         """
-        return {
-            name: self.sharded[parameter].gather_shards() if parameter in self.sharded else parameter.detach().clone()
-            for name, parameter in self.module.named_parameters()
-        }
+        return {name: self._whole(parameter) for name, parameter in self.module.named_parameters()}
+
+    def full_state(self) -> Iterator[tuple[str, Tensor]]:
+        """The entries of the whole module's state dict, one by one; all ranks go through all of them."""
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            yield name, self._whole(value)
 
     @torch.no_grad()
-    def load_full_params(self, values: dict[str, Tensor]) -> None:
-        """Take this rank's part of what `gather_full_params` returned.
+    def load_full_state(self, state_dict: dict[str, Tensor]) -> None:
+        """Take this rank's part of the whole module's state dict.
 
         Raises:
             UsageError: a name is missing or unknown, or a shape is another.
         """
-        own = dict(self.module.named_parameters())
-        if differing := sorted(own.keys() ^ values.keys()):
-            raise UsageError(f"the parameters to load and the model's differ in {', '.join(differing)}")
-        for name, parameter in own.items():
-            weight = self.sharded.get(parameter)
-            shape = parameter.shape if weight is None else weight.shape
-            if values[name].shape != shape:
-                raise UsageError(f"{name} has the shape {tuple(values[name].shape)}; the model's is {tuple(shape)}")
-            parameter.copy_(values[name] if weight is None else values[name][weight.rows])
+        own = self.module.state_dict(keep_vars=True)
+        if differing := sorted(own.keys() ^ state_dict.keys()):
+            raise UsageError(f"the saved model and this one differ in {', '.join(differing)}")
+        for name, value in own.items():
+            weight = self.sharded.get(value)
+            shape = value.shape if weight is None else weight.shape
+            if state_dict[name].shape != shape:
+                raise UsageError(
+                    f"the saved {name} has the shape {tuple(state_dict[name].shape)}; this model's is {tuple(shape)}"
+                )
+            value.copy_(state_dict[name] if weight is None else state_dict[name][weight.rows])
+
+    def _whole(self, value: Tensor) -> Tensor:
+        weight = self.sharded.get(value)
+        return value.detach().clone() if weight is None else weight.gather_rows(value)
 
     @torch.no_grad()
     def clip_grad_norm(self, max_norm: float) -> Float[Tensor, ""]:
