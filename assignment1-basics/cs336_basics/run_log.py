@@ -94,6 +94,22 @@ class RunLog:
         self.close()
 
 
+class SilentLog(RunLog):
+    """The log of a process that leaves logging to another one: it writes nothing."""
+
+    def __init__(self, run_dir: str | os.PathLike) -> None:
+        self.path = Path(run_dir) / METRICS_NAME
+
+    def start_wandb(self, project: str, name: str | None, config: dict[str, Any], run_id: str) -> None:
+        pass
+
+    def write(self, entry: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _line(entry: dict[str, Any]) -> str:
     return json.dumps(entry, allow_nan=False) + "\n"
 

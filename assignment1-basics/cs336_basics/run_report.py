@@ -13,6 +13,8 @@ from cs336_basics.curves import plot_curves
 from cs336_basics.report import Figure, Section, Table, Text, write_report
 from cs336_basics.run_log import METRICS_NAME, read_metrics
 
+REPORT_NAME = "report.html"
+
 
 def _duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
@@ -77,7 +79,7 @@ def write_run_report(run_dir: str | os.PathLike, ending: str, samples: Sequence[
         if key == "train_config":
             settings = {name: value for name, value in settings.items() if name not in description["model_config"]}
         sections.append(Section(title, [Table(["setting", "value"], list(settings.items()))]))
-    path = run_dir / "report.html"
+    path = run_dir / REPORT_NAME
     write_report(
         path, f"Training run {run_dir.name}", sections, f"A Transformer of {description['num_parameters']:,} parameters"
     )

@@ -14,20 +14,26 @@ if __name__ == "__main__":
 from cs336_basics.check_pointing import read_checkpoint, resolve_checkpoint
 from cs336_basics.command_line import UsageError, run_command
 from cs336_basics.trainer.loop import TrainResult, measure_step_seconds, train
-from cs336_basics.training_config import TrainConfig, build_parser, resumed_config
+from cs336_basics.training_config import ConfigClass, TrainConfig, build_parser, resumed_config
 
 __all__ = ["TrainConfig", "TrainResult", "main", "measure_step_seconds", "train"]
 
 
-def config_from_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+def config_from_arguments(
+    argv: Sequence[str] | None = None, config_class: type[ConfigClass] = TrainConfig
+) -> ConfigClass:
     """The settings a command line asks for; with `--resume_ckp`, those it leaves out come from the checkpoint.
+
+    Args:
+        argv: the arguments; None takes the program's.
+        config_class: `TrainConfig`, or a dataclass that adds fields, and so flags, to it.
 
     Raises:
         UsageError: a setting is out of range, or the checkpoint cannot be resumed with these settings.
     """
-    given = vars(build_parser().parse_args(argv))
+    given = vars(build_parser(config_class).parse_args(argv))
     if "resume_ckp" not in given:
-        return TrainConfig(**given)
+        return config_class(**given)
     folder = given.get("save_ckp_path", TrainConfig.save_ckp_path)
     path = resolve_checkpoint(given["resume_ckp"], folder, lambda sentence: print(sentence, file=sys.stderr))
     given["resume_ckp"] = str(path)
@@ -36,19 +42,25 @@ def config_from_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
         raise UsageError(
             f"{given['resume_ckp']} cannot be resumed: it has no train_config; give one this program wrote"
         )
-    return resumed_config(checkpoint["train_config"], checkpoint["model_config"], given)
+    return resumed_config(checkpoint["train_config"], checkpoint["model_config"], given, config_class)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The program: train as `argv` says and print how it went."""
-    result = train(config_from_arguments(argv))
+    tell(train(config_from_arguments(argv)), "cs336_basics/train.py")
+
+
+def tell(result: TrainResult, program: str) -> None:
+    """Print how a run of `program` went.
+
+    Raises:
+        SystemExit: it did not end well: with code 1 if it diverged, 130 if it was interrupted.
+    """
     if result.diverged:
         print(f"error: {result.message}", file=sys.stderr)
         raise SystemExit(1)
     if result.interrupted:
-        print(
-            f"{result.message}; go on with: uv run python cs336_basics/train.py --resume_ckp {result.checkpoint_path}"
-        )
+        print(f"{result.message}; go on with: uv run python {program} --resume_ckp {result.checkpoint_path}")
         raise SystemExit(130)
     if result.message:
         print(result.message)

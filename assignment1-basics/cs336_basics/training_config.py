@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from cs336_basics.command_line import UsageError
 from cs336_basics.model.config import FeedForwardKind, NormPlacement, PositionKind, TransformerConfig
@@ -26,8 +26,8 @@ MODEL_FIELDS = {
 }
 
 
-def _flag(default: Any, help: str, *, type: type | None = None, choices: Sequence[str] = (), shown: str = "") -> Any:
-    """A field with what its command-line flag needs; `shown` describes a default of None."""
+def setting(default: Any, help: str, *, type: type | None = None, choices: Sequence[str] = (), shown: str = "") -> Any:
+    """A field of `TrainConfig` with what its command-line flag needs; `shown` describes a default of None."""
     metadata = {"help": help, "type": type or default.__class__, "choices": list(choices), "shown": shown}
     return field(default=default, metadata=metadata)
 
@@ -40,68 +40,68 @@ class TrainConfig:
         UsageError: a value is out of range, or values do not go together.
     """
 
-    data_dir: str | None = _flag(
+    data_dir: str | None = setting(
         None, "folder with train.dat and valid.dat (made by scripts/tokenize_test.py)", type=str,
         shown="data, made from the default text if it is missing",
     )  # fmt: skip
-    tokenizer_dir: str = _flag("tokenizer", "folder of the tokenizer that made the data, for the report's samples")
+    tokenizer_dir: str = setting("tokenizer", "folder of the tokenizer that made the data, for the report's samples")
 
-    vocab_size: int | None = _flag(None, "number of token ids", type=int, shown="what the data's .json file says")
-    context_len: int = _flag(256, "context length, in tokens")
-    d_model: int = _flag(512, "width of the residual stream")
-    num_layers: int = _flag(4, "number of Transformer blocks")
-    num_heads: int = _flag(16, "attention heads per block; must divide d_model")
-    d_ff: int | None = _flag(
+    vocab_size: int | None = setting(None, "number of token ids", type=int, shown="what the data's .json file says")
+    context_len: int = setting(256, "context length, in tokens")
+    d_model: int = setting(512, "width of the residual stream")
+    num_layers: int = setting(4, "number of Transformer blocks")
+    num_heads: int = setting(16, "attention heads per block; must divide d_model")
+    d_ff: int | None = setting(
         None, "width of the feed-forward layer", type=int, shown="8/3 d_model, to a multiple of 64 (silu: 3/2 of that)"
     )
-    rope_theta: float = _flag(10_000.0, "base of the rotary position frequencies")
-    norm: str = _flag("pre", "placement of RMSNorm", choices=get_args(NormPlacement))
-    position: str = _flag("rope", "position information", choices=get_args(PositionKind))
-    ffn: str = _flag("swiglu", "kind of feed-forward layer", choices=get_args(FeedForwardKind))
-    tie_embeddings: bool = _flag(False, "share the input embedding with the output layer")
-    qk_norm: bool = _flag(False, "normalize queries and keys before attention")
+    rope_theta: float = setting(10_000.0, "base of the rotary position frequencies")
+    norm: str = setting("pre", "placement of RMSNorm", choices=get_args(NormPlacement))
+    position: str = setting("rope", "position information", choices=get_args(PositionKind))
+    ffn: str = setting("swiglu", "kind of feed-forward layer", choices=get_args(FeedForwardKind))
+    tie_embeddings: bool = setting(False, "share the input embedding with the output layer")
+    qk_norm: bool = setting(False, "normalize queries and keys before attention")
 
-    batch_size: int = _flag(8, "sequences per optimizer step")
-    gradient_accumulation_steps: int = _flag(1, "parts a batch is split into, to save memory; must divide batch_size")
-    train_steps: int = _flag(5000, "optimizer steps of the whole run")
-    max_minutes: float | None = _flag(
+    batch_size: int = setting(8, "sequences per optimizer step")
+    gradient_accumulation_steps: int = setting(1, "parts a batch is split into, to save memory; must divide batch_size")
+    train_steps: int = setting(5000, "optimizer steps of the whole run")
+    max_minutes: float | None = setting(
         None, "stop after so many minutes of training, time before resuming included", type=float, shown="no limit"
     )
-    max_lr: float = _flag(1e-3, "learning rate at the end of the warm-up")
-    min_lr: float | None = _flag(None, "learning rate at the end of the run", type=float, shown="a tenth of max_lr")
-    warm_up_it: int | None = _flag(
+    max_lr: float = setting(1e-3, "learning rate at the end of the warm-up")
+    min_lr: float | None = setting(None, "learning rate at the end of the run", type=float, shown="a tenth of max_lr")
+    warm_up_it: int | None = setting(
         None, "steps of linear warm-up", type=int, shown="a twentieth of train_steps, at most 500"
     )
-    weight_decay: float = _flag(0.1, "AdamW's decay of matrices (gains of norms are not decayed)")
-    beta1: float = _flag(0.9, "AdamW's decay of the first moment")
-    beta2: float = _flag(0.95, "AdamW's decay of the second moment")
-    eps: float = _flag(1e-8, "AdamW's addend to the denominator")
-    clip_grad_norm: float = _flag(1.0, "largest global L2 norm of the gradient; 0 for no clipping")
-    seed: int = _flag(0, "seed of the initial weights and of the data order")
+    weight_decay: float = setting(0.1, "AdamW's decay of matrices (gains of norms are not decayed)")
+    beta1: float = setting(0.9, "AdamW's decay of the first moment")
+    beta2: float = setting(0.95, "AdamW's decay of the second moment")
+    eps: float = setting(1e-8, "AdamW's addend to the denominator")
+    clip_grad_norm: float = setting(1.0, "largest global L2 norm of the gradient; 0 for no clipping")
+    seed: int = setting(0, "seed of the initial weights and of the data order")
 
-    device: str = _flag("auto", "where to train: auto, cuda, cuda:N, mps or cpu")
-    dtype: str = _flag("float32", "type of matrix products (bfloat16: autocast)", choices=("float32", "bfloat16"))
-    compile: bool = _flag(False, "compile the model with torch.compile")
+    device: str = setting("auto", "where to train: auto, cuda, cuda:N, mps or cpu")
+    dtype: str = setting("float32", "type of matrix products (bfloat16: autocast)", choices=("float32", "bfloat16"))
+    compile: bool = setting(False, "compile the model with torch.compile")
 
-    log_intervals: int = _flag(10, "steps between two log entries")
-    val_interval: int = _flag(100, "steps between two validations")
-    val_batches: int = _flag(8, "batches per validation, always the same, spread over the validation data")
-    save_intervals: int = _flag(1000, "steps between two checkpoints")
-    keep_checkpoints: int = _flag(0, "numbered checkpoints of this run to keep, the newest ones; 0 for all")
-    save_ckp_path: str = _flag("checkpoints", "folder for checkpoints")
-    resume_ckp: str | None = _flag(
+    log_intervals: int = setting(10, "steps between two log entries")
+    val_interval: int = setting(100, "steps between two validations")
+    val_batches: int = setting(8, "batches per validation, always the same, spread over the validation data")
+    save_intervals: int = setting(1000, "steps between two checkpoints")
+    keep_checkpoints: int = setting(0, "numbered checkpoints of this run to keep, the newest ones; 0 for all")
+    save_ckp_path: str = setting("checkpoints", "folder for checkpoints")
+    resume_ckp: str | None = setting(
         None, "go on from this checkpoint, or from the `latest` in save_ckp_path, with the settings stored in it",
         type=str, shown="a fresh run",
     )  # fmt: skip
-    run_dir: str | None = _flag(
+    run_dir: str | None = setting(
         None, "folder for metrics.jsonl, config.json, curves.png and report.html", type=str,
         shown="runs/ and the run's name or time",
     )  # fmt: skip
-    wandb_project: str | None = _flag(
+    wandb_project: str | None = setting(
         None, "log to this Weights & Biases project; offline where there is no key or network", type=str, shown="none"
     )
-    wandb_run_name: str | None = _flag(None, "name of the run", type=str, shown="that of run_dir")
-    no_wandb: bool = _flag(False, "do not log to Weights & Biases, whatever the other flags say")
+    wandb_run_name: str | None = setting(None, "name of the run", type=str, shown="that of run_dir")
+    no_wandb: bool = setting(False, "do not log to Weights & Biases, whatever the other flags say")
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -162,15 +162,22 @@ class TrainConfig:
         return asdict(self)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; a flag that is not given leaves no entry, so that a resumed run can tell."""
+ConfigClass = TypeVar("ConfigClass", bound=TrainConfig)
+
+
+def build_parser(config_class: type[TrainConfig] = TrainConfig) -> argparse.ArgumentParser:
+    """The command line; a flag that is not given leaves no entry, so that a resumed run can tell.
+
+    Args:
+        config_class: `TrainConfig`, or a dataclass that adds fields to it.
+    """
     parser = argparse.ArgumentParser(
         prog="train.py",
         description="Train a Transformer language model on tokenized text.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    for spec in fields(TrainConfig):
+    for spec in fields(config_class):
         meta = spec.metadata
         assert spec.default is not MISSING
         default = spec.default if spec.default is not None else meta["shown"]
@@ -182,7 +189,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def resumed_config(stored: dict[str, Any], model_config: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
+def resumed_config(
+    stored: dict[str, Any],
+    model_config: dict[str, Any],
+    given: dict[str, Any],
+    config_class: type[ConfigClass] = TrainConfig,
+) -> ConfigClass:
     """The settings of a run that goes on: those stored in its checkpoint, and those given anew.
 
     Args:
@@ -190,14 +202,15 @@ def resumed_config(stored: dict[str, Any], model_config: dict[str, Any], given: 
         model_config: the checkpoint's `model_config`.
         given: settings the user gave explicitly; other than the model's, they take precedence. A `wandb_project` among
             them also ends a stored `no_wandb`.
+        config_class: `TrainConfig`, or a dataclass that adds fields to it.
 
     Raises:
         UsageError: a given setting of the model differs from the checkpoint's.
     """
-    known = {spec.name for spec in fields(TrainConfig)}
+    known = {spec.name for spec in fields(config_class)}
     if "wandb_project" in given:
         stored = {**stored, "no_wandb": False}
-    config = TrainConfig(**{**{name: value for name, value in stored.items() if name in known}, **given})
+    config = config_class(**{**{name: value for name, value in stored.items() if name in known}, **given})
     shape = config.model_config(model_config["vocab_size"])
     check_same_model(shape, TransformerConfig.from_dict(model_config))
     return config

@@ -43,7 +43,8 @@ def get_batch(
     context_length: int,
     device: str | torch.device = "cpu",
     generator: np.random.Generator | None = None,
-) -> tuple[Int[Tensor, "batch_size context_length"], Int[Tensor, "batch_size context_length"]]:
+    rows: slice = slice(None),
+) -> tuple[Int[Tensor, "rows context_length"], Int[Tensor, "rows context_length"]]:
     """Sample windows whose starts are uniform over 0 ... len(dataset) - context_length - 1.
 
     Args:
@@ -52,9 +53,10 @@ def get_batch(
         context_length: tokens per window.
         device: where the tensors go; for CUDA the copy is asynchronous from pinned memory.
         generator: the source of randomness; None takes torch's global one (`torch.manual_seed`).
+        rows: the windows of the batch to return. All are drawn, so processes that share a batch draw the same one.
 
     Returns:
-        (inputs, targets), both int64; a target is the token after its input.
+        (inputs, targets) of those rows, both int64; a target is the token after its input.
 
     Raises:
         UsageError: the data set is too short or not a flat integer array.
@@ -66,7 +68,7 @@ def get_batch(
         starts = torch.randint(num_starts, (batch_size,)).numpy()
     else:
         starts = generator.integers(num_starts, size=batch_size)
-    return _windows(dataset, starts, context_length, device)
+    return _windows(dataset, starts[rows], context_length, device)
 
 
 def evenly_spaced_batches(

@@ -24,7 +24,7 @@ from cs336_basics.check_pointing import (
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
 from cs336_basics.machine import machine_description
-from cs336_basics.run_log import RunLog
+from cs336_basics.run_log import RunLog, SilentLog
 from cs336_basics.trainer.interrupts import StopRequest
 from cs336_basics.trainer.peak_flops import peak_flops
 from cs336_basics.trainer.samples import sample_texts
@@ -75,7 +75,13 @@ class TrainResult:
 class _Run:
     """One call of `train`: a trainer, its logs and its checkpoints."""
 
-    def __init__(self, config: TrainConfig, progress: bool, on_step: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        progress: bool,
+        on_step: Callable[[dict[str, Any]], None] | None,
+        trainer_class: type[Trainer],
+    ) -> None:
         self.on_step = on_step
         self.progress = progress
         name = config.wandb_run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -88,7 +94,7 @@ class _Run:
         if config.resume_ckp is not None:
             resumed = resolve_checkpoint(config.resume_ckp, config.save_ckp_path, self.say)
         data = open_training_data(config, announce=self.say)
-        self.trainer = Trainer(config, config.model_config(data.vocab_size), data.train, data.valid)
+        self.trainer = trainer_class(config, config.model_config(data.vocab_size), data.train, data.valid)
         self.validations: dict[str, float | None] = {"final_val_loss": None, "best_val_loss": None}
         self.wandb_id = uuid.uuid4().hex[:8]
         self.tokenizer_sha256 = data.tokenizer_sha256
@@ -97,14 +103,17 @@ class _Run:
             self._resume(resumed, config)
         # What was chosen for this run, not what was left open, goes into checkpoints and logs.
         self.config = self.trainer.config = dataclasses.replace(
-            config, run_dir=str(self.run_dir), vocab_size=self.trainer.model.config.vocab_size, resume_ckp=None
+            config, run_dir=str(self.run_dir), vocab_size=self.trainer.model_config.vocab_size, resume_ckp=None
         )
         self.last_checkpoint = resumed
-        self.log = RunLog(self.run_dir, self.trainer.step if resumed is not None else None)
-        self.num_parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
-        self._flops_per_token = training_flops_per_token(self.trainer.model.config)
+        if self.trainer.writes:
+            self.log = RunLog(self.run_dir, self.trainer.step if resumed is not None else None)
+        else:
+            self.log = SilentLog(self.run_dir)
+        self._flops_per_token = training_flops_per_token(self.trainer.model_config)
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-        self._peak = peak_flops(self.trainer.device, dtype)
+        peak = peak_flops(self.trainer.device, dtype)
+        self._peak = peak and peak * self.trainer.num_devices
         self._window_seconds, self._window_tokens = 0.0, 0
 
     def say(self, message: str) -> None:
@@ -124,26 +133,28 @@ class _Run:
         folder = Path(config.save_ckp_path)
         if folder.resolve() == path.parent.resolve():
             self.numbered = [folder / name for name in checkpoint.get("numbered_checkpoints", [])]
-        remove_unfinished_checkpoints(folder)
+        if self.trainer.writes:
+            remove_unfinished_checkpoints(folder)
 
     def describe(self) -> None:
         """Write config.json, start wandb, and tell the user what is about to run."""
         trainer, config = self.trainer, self.config
         description = {
             "train_config": config.to_dict(),
-            "model_config": trainer.model.config.to_dict(),
-            "num_parameters": self.num_parameters,
+            "model_config": trainer.model_config.to_dict(),
+            "num_parameters": trainer.num_parameters,
             "train_tokens": len(trainer.train_tokens),
             "valid_tokens": len(trainer.valid_tokens),
             "machine": machine_description(trainer.device),
         }
-        with atomic_write(self.run_dir / "config.json", "w") as file:
-            json.dump(description, file, indent=1)
+        if trainer.writes:
+            with atomic_write(self.run_dir / "config.json", "w") as file:
+                json.dump(description, file, indent=1)
         if config.wandb_project and not config.no_wandb:
             name = config.wandb_run_name or self.run_dir.name
             self.log.start_wandb(config.wandb_project, name, description, self.wandb_id)
         self.say(
-            f"{self.num_parameters:,} parameters on {trainer.device}, {config.dtype}; "
+            f"{trainer.num_parameters:,} parameters on {trainer.device}, {config.dtype}; "
             f"{len(trainer.train_tokens):,} training tokens; steps {trainer.step} to {config.train_steps} of "
             f"{config.batch_size} x {config.context_len} tokens; log in {self.run_dir}"
         )
@@ -162,7 +173,9 @@ class _Run:
         )
         self.last_checkpoint, self.numbered = path, numbered
         while self.config.keep_checkpoints and len(self.numbered) > self.config.keep_checkpoints:
-            self.numbered.pop(0).unlink(missing_ok=True)
+            oldest = self.numbered.pop(0)
+            if self.trainer.writes:
+                oldest.unlink(missing_ok=True)
 
     def validate(self) -> float:
         """Measure the validation loss and remember it."""
@@ -195,7 +208,7 @@ class _Run:
         trainer, config = self.trainer, self.config
         if trainer.step == 0:
             self.log.write({**self._place(), "val_loss": self.validate()})
-        elif trainer.step < config.train_steps and self._out_of_time():
+        elif trainer.step < config.train_steps and any(trainer.agree(self._out_of_time())):
             return "out of time", (
                 f"the {config.max_minutes:g} minutes of max_minutes were used up before resuming from "
                 f"{self.last_checkpoint}; give more to go on"
@@ -204,7 +217,8 @@ class _Run:
         while trainer.step < config.train_steps:
             started = time.perf_counter()
             outcome = trainer.train_step()
-            last = self._out_of_time() or trainer.step == config.train_steps
+            out_of_time, asked_to_stop = trainer.agree(self._out_of_time(), stop.requested)
+            last = out_of_time or trainer.step == config.train_steps
             log_due = trainer.step % config.log_intervals == 0 or last
             val_due = trainer.step % config.val_interval == 0 or last
             save_due = trainer.step % config.save_intervals == 0
@@ -231,7 +245,7 @@ class _Run:
             if last:
                 ending = "out of time" if trainer.step < config.train_steps else "finished"
                 break
-            if stop.requested:
+            if asked_to_stop:
                 if not save_due:
                     self.save(checkpoint_name(trainer.step))
                 return "interrupted", f"stopped after step {trainer.step} as asked"
@@ -240,13 +254,16 @@ class _Run:
 
     def result(self, ending: Ending, message: str) -> TrainResult:
         """Write the report and sum the run up."""
-        from cs336_basics.run_report import write_run_report  # matplotlib takes a second to load
+        from cs336_basics.run_report import REPORT_NAME, write_run_report  # matplotlib takes a second to load
 
         self.log.close()
-        samples = []
+        report, samples = self.run_dir / REPORT_NAME, []
         if ending not in ("interrupted", "diverged"):
-            samples = sample_texts(self.trainer.model, self.config, self.tokenizer_sha256)
-        report = write_run_report(self.run_dir, ending, samples, message)
+            model = self.trainer.whole_model()
+            if self.trainer.writes:
+                samples = sample_texts(model, self.config, self.tokenizer_sha256)
+        if self.trainer.writes:
+            report = write_run_report(self.run_dir, ending, samples, message)
         return TrainResult(
             ending=ending,
             message=message,
@@ -257,7 +274,7 @@ class _Run:
             steps=self.trainer.step,
             tokens=self.trainer.tokens,
             seconds=self.trainer.seconds,
-            num_parameters=self.num_parameters,
+            num_parameters=self.trainer.num_parameters,
         )
 
 
@@ -277,7 +294,11 @@ def require_writable(setting: str, folder: Path) -> None:
 
 
 def train(
-    config: TrainConfig, *, progress: bool = True, on_step: Callable[[dict[str, Any]], None] | None = None
+    config: TrainConfig,
+    *,
+    progress: bool = True,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+    trainer_class: type[Trainer] = Trainer,
 ) -> TrainResult:
     """Train a model, from the beginning or from a checkpoint.
 
@@ -291,11 +312,12 @@ def train(
         progress: show a progress bar and messages.
         on_step: called after every step with `step`, `seconds`, `tokens`, and at log steps and validations with what
             goes into the log.
+        trainer_class: what a step, a validation and a checkpoint are.
 
     Raises:
         UsageError: data, device, folders, settings or the checkpoint cannot be used.
     """
-    run = _Run(config, progress, on_step)
+    run = _Run(config, progress, on_step, trainer_class)
     with run.log, StopRequest() as stop:
         run.describe()
         bar = tqdm(

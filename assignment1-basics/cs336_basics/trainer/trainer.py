@@ -90,10 +90,14 @@ class Trainer:
         self._seconds_before = 0.0
         self._started = time.perf_counter()
 
+    def _make_model(self) -> BasicsTransformerLM:
+        """The model with its initial weights, drawn from torch's CPU generator."""
+        return BasicsTransformerLM.from_config(self.model_config).to(self.device)
+
     def _build(self) -> None:
-        """Make the model and the optimizer."""
+        """Make what a step needs: the model and the optimizer."""
         config = self.config
-        self.model = BasicsTransformerLM.from_config(self.model_config).to(self.device)
+        self.model = self._make_model()
         # With dynamic shapes, the code compiled for a batch would depend on the shapes seen before it, and a resumed
         # run has seen others.
         self._forward = torch.compile(self.model, dynamic=False) if config.compile else self.model
