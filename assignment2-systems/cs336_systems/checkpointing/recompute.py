@@ -5,13 +5,14 @@ are kept. The second run draws the same random numbers and casts to the same typ
 those without checkpointing, bit for bit.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 
 from cs336_basics.trainer.random_state import capture_random_state, restore_random_state
 
@@ -49,6 +50,15 @@ class _Autocast:
             yield
 
 
+def _leaves(inputs: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """The inputs as the start of a graph of their own."""
+    return [None if x is None else x.detach().requires_grad_(x.requires_grad) for x in inputs]
+
+
+def _drop(tensor: Tensor) -> None:
+    """Keep nothing of a tensor that autograd wants to save."""
+
+
 class _Recompute(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -58,13 +68,14 @@ class _Recompute(torch.autograd.Function):
         ctx.random_state = capture_random_state() if keep_random_state else None
         ctx.autocast = _Autocast({"cpu", *(x.device.type for x in inputs if x is not None)})
         ctx.save_for_backward(*inputs)
-        with ctx.autocast.again():
-            return run(*inputs)  # autograd is off within `forward`: nothing in `run` is kept
+        # With autograd on, though nothing of it is kept: modules may compute another way without it, with other bits.
+        with torch.enable_grad(), saved_tensors_hooks(_drop, _drop), ctx.autocast.again():
+            return run(*_leaves(inputs)).detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = [None if x is None else x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors]
+        inputs = _leaves(ctx.saved_tensors)
         with ExitStack() as stack:
             if ctx.random_state is not None:
                 stack.enter_context(_random_state(ctx.random_state))
