@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from cs336_basics.command_line import UsageError
 from cs336_basics.model import BasicsTransformerLM
-from cs336_systems.flash_attention import TiledFlashAttention, flash_attention, tiled
+from cs336_systems.flash_attention import (
+    TiledFlashAttention,
+    compiled_backward,
+    flash_attention,
+    functions,
+    tiled,
+)
 
 
 def reference(q, k, v, is_causal):
@@ -174,6 +180,31 @@ def test_under_autocast_it_computes_in_the_autocast_type():
     torch.testing.assert_close(out, TiledFlashAttention.apply(*halves, True), rtol=0, atol=0)
     out.backward(grad.bfloat16())
     assert q.grad.dtype == torch.float32
+
+
+def check_backward(backward):
+    for is_causal in (False, True):
+        q, k, v, grad = make_inputs((2, 2), 23, 31, 16)
+        expected = torch.autograd.grad(reference(q, k, v, is_causal)[0], (q, k, v), grad.double())
+        actual = torch.autograd.grad(flash_attention(q, k, v, is_causal, backward), (q, k, v), grad)
+        for value, right in zip(actual, expected, strict=True):
+            torch.testing.assert_close(value, right, rtol=2e-5, atol=2e-5)
+
+
+def test_the_equations_give_the_gradients(monkeypatch):
+    monkeypatch.setitem(functions._BACKWARD_PASSES, "compiled", compiled_backward.recomputed_gradients)
+    check_backward("compiled")
+
+
+@pytest.mark.slow
+def test_the_compiled_equations_give_the_gradients():
+    check_backward("compiled")
+
+
+def test_an_unknown_backward_is_refused():
+    q, k, v, _ = make_inputs((2,), 3, 3, 4)
+    with pytest.raises(UsageError, match="backward is 'cuda'; allowed are triton, compiled, pytorch"):
+        flash_attention(q, k, v, True, backward="cuda")
 
 
 @pytest.mark.slow

@@ -15,17 +15,14 @@ It runs on every device. On a CPU the sizes of the tiles keep each step's number
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cs336_basics.model.functional import upcast
 from cs336_systems.flash_attention.layout import (
     MASKED_SCORE,
     as_four_dimensions,
-    check_inputs,
     empty_like_sequence,
     empty_log_sum_exp,
 )
@@ -56,7 +53,7 @@ def _visible(rows: slice, is_causal: bool) -> int | None:
 
 @torch.library.custom_op("cs336_systems::tiled_attention_forward", mutates_args=())
 def tiled_forward(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of attention; see `TiledFlashAttention` for the arguments.
+    """Output and log-sum-exp of attention; see `functions.TiledFlashAttention` for the arguments.
 
     Returns:
         The output, of the shape and type of Q, and the log-sum-exp (..., queries) in at least fp32.
@@ -129,34 +126,3 @@ def _(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum_exp: Tensor, is_causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return empty_like_sequence(q), empty_like_sequence(k), empty_like_sequence(v)
-
-
-class TiledFlashAttention(torch.autograd.Function):
-    """`TiledFlashAttention.apply(Q, K, V, is_causal=False)`: softmax(Q Kᵀ / sqrt(d)) V in tiles, in plain PyTorch.
-
-    Q is (..., queries, d), K and V are (..., keys, d), with the same leading dimensions, usually (batch,) or
-    (batch, heads). The output has the shape and type of Q; half precision is computed in fp32. With `is_causal`, query
-    i sees the keys 0 … i, whatever the two lengths are (the mask starts in the top left corner). So every query sees a
-    key, unless there are none at all: then the output is 0 and its log-sum-exp -inf.
-
-    For the backward pass it saves Q, K, V, the output and the log-sum-exp of each query's scores, (..., queries).
-
-    Raises:
-        UsageError: the inputs do not go together.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-        check_inputs(q, k, v)
-        with torch.autocast(q.device.type, enabled=False):
-            out, log_sum_exp = tiled_forward(q, k, v, is_causal)
-        ctx.save_for_backward(q, k, v, out, log_sum_exp)
-        ctx.is_causal = is_causal
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        with torch.autocast(grad_out.device.type, enabled=False):
-            grad_q, grad_k, grad_v = tiled_backward(grad_out, *ctx.saved_tensors, ctx.is_causal)
-        return grad_q, grad_k, grad_v, None
