@@ -34,7 +34,8 @@ def tensor_parallelize(
     stay divided by the vocabulary: `language_model_loss` gives the loss that fits. Tied embeddings stay tied.
 
     Every rank starts from the same weights: models made from one seed, or loaded from one file. A model on the meta
-    device works too, so that no rank ever holds it whole: divide it, then `to_empty`, then `load_full_state_dict`.
+    device works too, so that no rank ever holds it whole: divide it, then `to_empty` (after which torch wants tied
+    weights to be tied again), then `load_full_state_dict`.
 
     Args:
         model: the whole model.
