@@ -19,12 +19,11 @@ class _Answer(BaseModel):
 
 
 class Budget(_Answer):
-    """Wall-clock seconds: charged (with reservations, where `reserved_seconds` is not told), reserved, left, in all."""
+    """Wall-clock seconds: charged or reserved, left, in all."""
 
     used_seconds: float
     remaining_seconds: float
     total_budget_seconds: float
-    reserved_seconds: float = 0.0
 
 
 def _config_or_none(value: Any, validate: ValidatorFunctionWrapHandler) -> TrainingConfig | None:

@@ -149,7 +149,7 @@ def _main_2026(arguments: argparse.Namespace) -> None:
             if arguments.json:
                 _print_json(budget.model_dump())
             else:
-                out.print(budget_2026_view(budget))
+                out.print(budget_2026_view(budget, client.experiments()))
         elif arguments.command == "experiments":
             _show(client.experiments(), arguments.json)
         elif arguments.command == "watch":
@@ -214,7 +214,9 @@ def _watch(client: ScalingClient2026, ids: Sequence[str], arguments: argparse.Na
     with Live(console=out, auto_refresh=False) as live:
 
         def redraw(experiments: Sequence[Experiment]) -> None:
-            live.update(Group(experiments_table(experiments), budget_2026_view(client.budget())), refresh=True)
+            live.update(
+                Group(experiments_table(experiments), budget_2026_view(client.budget(), experiments)), refresh=True
+            )
 
         client.wait(ids, arguments.poll_seconds, redraw)
 

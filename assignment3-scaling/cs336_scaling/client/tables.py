@@ -13,13 +13,6 @@ from cs336_scaling.schemas.edition_2025 import PreviousRun
 STATUS_STYLE = {"queued": "dim", "running": "bold blue", "completed": "green", "failed": "red"}
 
 
-def seconds_text(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
 def budget_view(used: float, reserved: float, total: float, unit: str) -> RenderableType:
     """A bar and a sentence: what is used, reserved, left."""
     left = max(0.0, total - used - reserved)
@@ -28,10 +21,10 @@ def budget_view(used: float, reserved: float, total: float, unit: str) -> Render
     return Group(ProgressBar(total=100, completed=min(100.0, share), width=60), Text(numbers))
 
 
-def budget_2026_view(budget: Budget) -> RenderableType:
-    """The budget of the 2026 edition; what a server counts as used may hold its reservations."""
-    charged = budget.total_budget_seconds - budget.remaining_seconds - budget.reserved_seconds
-    return budget_view(charged, budget.reserved_seconds, budget.total_budget_seconds, "s")
+def budget_2026_view(budget: Budget, experiments: Sequence[Experiment]) -> RenderableType:
+    """The budget of the 2026 edition; what the server counts as used holds the reservations."""
+    reserved = sum(one.reserved_seconds for one in experiments if not one.finished)
+    return budget_view(budget.used_seconds - reserved, reserved, budget.total_budget_seconds, "s")
 
 
 def experiments_table(experiments: Sequence[Experiment]) -> Table:

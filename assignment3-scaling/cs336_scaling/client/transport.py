@@ -73,7 +73,8 @@ class Connection:
         self.base_url = base_url.rstrip("/")
         self._params = params or {}
         self._tries = tries
-        self._waits = tenacity.wait_exponential_jitter(initial=first_wait, max=LONGEST_WAIT_SECONDS, jitter=first_wait)
+        longest = LONGEST_WAIT_SECONDS
+        self._waits = tenacity.wait_exponential_jitter(multiplier=first_wait, max=longest, jitter=first_wait)
         self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout)
 
     def close(self) -> None:
