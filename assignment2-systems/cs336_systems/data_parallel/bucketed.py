@@ -15,6 +15,20 @@ from cs336_basics.command_line import UsageError
 from cs336_systems.data_parallel.overlapped import Bucket, OverlappedDDP
 
 
+def cut_into_buckets(order: list[nn.Parameter], bucket_bytes: float) -> list[Bucket]:
+    """Parameters in the given order, in buckets of one type and at most `bucket_bytes`, or of one parameter."""
+    buckets: list[Bucket] = []
+    size = 0
+    for parameter in order:
+        fits = buckets and size + parameter.nbytes <= bucket_bytes and parameter.dtype == buckets[-1][0].dtype
+        if not fits:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(parameter)
+        size += parameter.nbytes
+    return buckets
+
+
 class BucketedDDP(OverlappedDDP):
     """One asynchronous all-reduce per bucket, as soon as all gradients of the bucket are there.
 
@@ -39,17 +53,7 @@ class BucketedDDP(OverlappedDDP):
         super().__init__(module, process_group)
 
     def _cut(self, order: list[nn.Parameter]) -> list[Bucket]:
-        buckets: list[Bucket] = []
-        size = 0
-        for parameter in order:
-            # One message has one type.
-            fits = buckets and size + parameter.nbytes <= self.bucket_bytes and parameter.dtype == buckets[-1][0].dtype
-            if not fits:
-                buckets.append([])
-                size = 0
-            buckets[-1].append(parameter)
-            size += parameter.nbytes
-        return buckets
+        return cut_into_buckets(order, self.bucket_bytes)
 
     def _reduce(self, bucket: Bucket) -> tuple[Any, Tensor]:
         ends = [0, *torch.tensor([parameter.numel() for parameter in bucket]).cumsum(0).tolist()]
