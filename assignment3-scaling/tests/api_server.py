@@ -26,21 +26,32 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(folder: Path, wrap: Callable = lambda app: app, **settings) -> Iterator[RunningServer]:
+def running_server(
+    folder: Path, wrap: Callable = lambda app: app, clock: Callable[[], float] = time.time, **settings
+) -> Iterator[RunningServer]:
     """Serve `create_app` by uvicorn in a thread; `wrap` may put an ASGI application around it."""
     settings = ServerSettings(data_dir=folder, **settings)
-    app = create_app(settings)
+    app = create_app(settings, clock)
     services = app.state.services
-    server = uvicorn.Server(uvicorn.Config(wrap(app), port=0, log_level="error", access_log=False))
+
+    def new_user(name: str) -> str:
+        return add_user(services.database, settings, name)
+
+    with serving(wrap(app)) as url:
+        yield RunningServer(url, new_user("learner"), new_user)
+
+
+@contextmanager
+def serving(app: Callable) -> Iterator[str]:
+    """Serve an ASGI application by uvicorn in a thread; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        new_key = lambda name: add_user(services.database, settings, name)  # noqa: E731
-        yield RunningServer(f"http://127.0.0.1:{port}", new_key("learner"), new_key)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
