@@ -8,7 +8,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cs336_basics.command_line import UsageError
-from cs336_basics.model import BasicsTransformerLM, CausalMultiHeadSelfAttention, RMSNorm, TransformerBlock
+from cs336_basics.model import (
+    BasicsTransformerLM,
+    CausalMultiHeadSelfAttention,
+    RMSNorm,
+    TransformerBlock,
+    TransformerConfig,
+)
 from cs336_basics.trainer.cross_entropy import cross_entropy
 from cs336_systems.tensor_parallel.collectives import enter_region
 from cs336_systems.tensor_parallel.layers import (
@@ -51,12 +57,8 @@ def tensor_parallelize(
     Raises:
         UsageError: the ranks do not divide the heads or the feed-forward width, or outnumber the vocabulary.
     """
-    num_ranks, config = dist.get_world_size(group), model.config
-    for name, size in (("num_heads", config.num_heads), ("d_ff", config.d_ff)):
-        if size % num_ranks:
-            raise UsageError(f"{num_ranks} tensor-parallel ranks do not divide {name} {size}; allowed are its divisors")
-    if config.vocab_size < num_ranks:
-        raise UsageError(f"vocab_size {config.vocab_size} is less than the {num_ranks} tensor-parallel ranks")
+    config = model.config
+    check_divisible(config, dist.get_world_size(group))
     model.token_embeddings = VocabParallelEmbedding(model.token_embeddings, group, sequence_parallel=sequence_parallel)
     for block in model.layers:
         _divide_block(block, group, sequence_parallel)
@@ -67,6 +69,19 @@ def tensor_parallelize(
     if config.tie_embeddings:
         model.lm_head.weight = model.token_embeddings.weight
     return model
+
+
+def check_divisible(config: TransformerConfig, num_ranks: int) -> None:
+    """Refuse a number of tensor-parallel ranks that the model cannot be divided over.
+
+    Raises:
+        UsageError: the ranks do not divide the heads or the feed-forward width, or outnumber the vocabulary.
+    """
+    for name, size in (("num_heads", config.num_heads), ("d_ff", config.d_ff)):
+        if size % num_ranks:
+            raise UsageError(f"{num_ranks} tensor-parallel ranks do not divide {name} {size}; allowed are its divisors")
+    if config.vocab_size < num_ranks:
+        raise UsageError(f"vocab_size {config.vocab_size} is less than the {num_ranks} tensor-parallel ranks")
 
 
 def _divide_block(block: TransformerBlock, group: dist.ProcessGroup, sequence_parallel: bool) -> None:
