@@ -4,6 +4,8 @@ import csv
 import inspect
 import io
 import json
+import runpy
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -424,3 +426,21 @@ def test_types_under_autocast_are_those_of_the_model():
 def test_a_count_below_one_is_refused():
     with pytest.raises(UsageError, match="count is 0"):
         mixed_precision.main(["--count", "0"])
+
+
+@pytest.mark.parametrize("script", ["benchmark", "mixed_precision", "gradient_checkpointing", "attention_study"])
+def test_scripts_list_their_flags_and_refuse_unknown_devices(script, monkeypatch, capsys):
+    path = str(Path(__file__).parents[1] / "scripts" / f"{script}.py")
+    monkeypatch.setattr(sys, "argv", [path, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(path, run_name="__main__")
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    # Every flag but --help says what it is by default.
+    flags = text.split("options:")[1]
+    assert text.count("(default: ") == flags.count(" --") - flags.count(" --no-") - 1
+    monkeypatch.setattr(sys, "argv", [path, "--device", "abacus"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(path, run_name="__main__")
+    assert stopped.value.code == 2
+    assert "device 'abacus' is unknown" in capsys.readouterr().err

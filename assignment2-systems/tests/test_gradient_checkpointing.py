@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -26,6 +27,9 @@ from cs336_systems.checkpointing.study import (
     parse_blocks,
 )
 from cs336_systems.checkpointing.theory import ActivationBytes
+from cs336_systems.data_parallel import OverlappedDDP
+from cs336_systems.fsdp import FSDP
+from cs336_systems.process_group import run_in_processes
 from cs336_systems.profiling.workload import Case, Workload
 
 CONFIG = TransformerConfig(vocab_size=50, context_length=12, d_model=16, num_layers=6, num_heads=2, d_ff=24)
@@ -177,6 +181,36 @@ def test_layers_are_called_as_modules():
         layer.register_forward_pre_hook(lambda *_, index=index: calls.append(index))
     gradients(model)
     assert calls == [0, 1, 2, 3, 4, 5, 3, 4, 5, 0, 1, 2]
+
+
+def _train_wrapped(wrap, block_sizes: tuple[int, ...]) -> list[torch.Tensor]:
+    """The parameters of this rank after two steps; each rank has other data."""
+    model = checkpoint_layers(model_of(), block_sizes)
+    wrapped = wrap(model)
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    for step in range(2):
+        torch.manual_seed(10 * step + dist.get_rank())
+        batch = torch.randint(CONFIG.vocab_size, (2, CONFIG.context_length + 1))
+        optimizer.zero_grad()
+        cross_entropy(wrapped(batch[:, :-1]), batch[:, 1:]).backward()
+        wrapped.finish_gradient_synchronization()
+        optimizer.step()
+    return [p.detach().clone() for p in wrapped.parameters()]
+
+
+def _wrapped_results() -> dict[str, list[list[torch.Tensor]]]:
+    return {
+        wrap.__name__: [_train_wrapped(wrap, block_sizes) for block_sizes in [(), (2,), (4, 1)]]
+        for wrap in (OverlappedDDP, FSDP)
+    }
+
+
+@pytest.mark.slow
+def test_wrapped_models_train_alike():
+    for results in run_in_processes(_wrapped_results, 2):
+        for name, (expected, *checkpointed) in results.items():
+            for actual in checkpointed:
+                assert all(map(torch.equal, actual, expected)), name
 
 
 def test_the_model_stays_the_model():
