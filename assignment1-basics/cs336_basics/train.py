@@ -5,6 +5,7 @@ Importable as well: `train(TrainConfig(data_dir="data", train_steps=200))` retur
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 if __name__ == "__main__":
     from cs336_basics.import_path import leave_package_folder
@@ -19,24 +20,30 @@ from cs336_basics.training_config import ConfigClass, TrainConfig, build_parser,
 __all__ = ["TrainConfig", "TrainResult", "main", "measure_step_seconds", "train"]
 
 
-def config_from_arguments(
-    argv: Sequence[str] | None = None, config_class: type[ConfigClass] = TrainConfig
-) -> ConfigClass:
-    """The settings a command line asks for; with `--resume_ckp`, those it leaves out come from the checkpoint.
-
-    Args:
-        argv: the arguments; None takes the program's.
-        config_class: `TrainConfig`, or a dataclass that adds fields, and so flags, to it.
+def config_from_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+    """The settings a command line asks for, as `config_from_settings` says.
 
     Raises:
         UsageError: a setting is out of range, or the checkpoint cannot be resumed with these settings.
     """
-    given = vars(build_parser(config_class).parse_args(argv))
+    return config_from_settings(vars(build_parser().parse_args(argv)))
+
+
+def config_from_settings(given: dict[str, Any], config_class: type[ConfigClass] = TrainConfig) -> ConfigClass:
+    """All settings, from some; with `resume_ckp`, those left out come from the checkpoint.
+
+    Args:
+        given: names and values.
+        config_class: `TrainConfig`, or a dataclass that adds fields to it.
+
+    Raises:
+        UsageError: a setting is out of range, or the checkpoint cannot be resumed with these settings.
+    """
     if "resume_ckp" not in given:
         return config_class(**given)
     folder = given.get("save_ckp_path", TrainConfig.save_ckp_path)
     path = resolve_checkpoint(given["resume_ckp"], folder, lambda sentence: print(sentence, file=sys.stderr))
-    given["resume_ckp"] = str(path)
+    given = {**given, "resume_ckp": str(path)}
     checkpoint = read_checkpoint(given["resume_ckp"])
     if "train_config" not in checkpoint or "model_config" not in checkpoint:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_args
 
@@ -161,6 +161,15 @@ class TrainConfig:
         """Plain values, for JSON and checkpoints."""
         return asdict(self)
 
+    @classmethod
+    def inherited(cls, stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """What a resumed run takes over from its checkpoint's settings, given those that the user gave.
+
+        A `wandb_project` given anew ends a stored `no_wandb`.
+        """
+        kept = {spec.name: stored[spec.name] for spec in fields(cls) if spec.name in stored}
+        return {**kept, "no_wandb": False} if "wandb_project" in given else kept
+
 
 ConfigClass = TypeVar("ConfigClass", bound=TrainConfig)
 
@@ -200,17 +209,13 @@ def resumed_config(
     Args:
         stored: the checkpoint's `train_config`.
         model_config: the checkpoint's `model_config`.
-        given: settings the user gave explicitly; other than the model's, they take precedence. A `wandb_project` among
-            them also ends a stored `no_wandb`.
+        given: settings the user gave explicitly; other than the model's, they take precedence.
         config_class: `TrainConfig`, or a dataclass that adds fields to it.
 
     Raises:
         UsageError: a given setting of the model differs from the checkpoint's.
     """
-    known = {spec.name for spec in fields(config_class)}
-    if "wandb_project" in given:
-        stored = {**stored, "no_wandb": False}
-    config = config_class(**{**{name: value for name, value in stored.items() if name in known}, **given})
+    config = config_class(**{**config_class.inherited(stored, given), **given})
     shape = config.model_config(model_config["vocab_size"])
     check_same_model(shape, TransformerConfig.from_dict(model_config))
     return config
