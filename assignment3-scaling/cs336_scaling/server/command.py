@@ -150,11 +150,12 @@ def serve(arguments: argparse.Namespace) -> None:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     with ExitStack() as stack:
         if settings.backend == "train" and arguments.workers:
-            from cs336_scaling.server.worker_pool import WorkerPool
+            from cs336_scaling.server.worker_pool import WorkerPool, worker_flags
 
             # uvicorn ends on SIGTERM by raising it again: as an exception, it lets the workers end first.
             signal.signal(signal.SIGTERM, _leave)
-            stack.enter_context(WorkerPool(arguments.workers, _worker_flags(arguments), services.leases))
+            flags = worker_flags(settings, arguments.workers, arguments.threads)
+            stack.enter_context(WorkerPool(arguments.workers, flags, services.leases))
         server.run(sockets=[listener])
 
 
@@ -177,21 +178,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host} port {port}: {error}; choose others with --host and --port"
         ) from None
     return listener
-
-
-def _worker_flags(arguments: argparse.Namespace) -> list[str]:
-    """The flags that give a worker this server's settings, and its share of the CPU."""
-    threads = arguments.threads
-    if threads is None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, os.cpu_count() // arguments.workers)
-    flags = ["--data-dir", str(arguments.data_dir)]
-    if threads is not None:
-        flags += ["--threads", str(threads)]
-    if arguments.database is not None:
-        flags += ["--database", arguments.database]
-    for spec in fields(TrainSettings):
-        flags += [f"--{spec.name.replace('_', '-')}", str(getattr(arguments, spec.name))]
-    return flags
 
 
 def work(arguments: argparse.Namespace) -> None:

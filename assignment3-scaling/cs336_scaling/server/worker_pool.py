@@ -6,8 +6,10 @@ import sys
 import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import fields
 
 from cs336_scaling.server.leases import LeaseBook
+from cs336_scaling.server.settings import ServerSettings
 
 _SECONDS_TO_SAVE = 60
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
@@ -64,3 +66,23 @@ class WorkerPool:
                 print(f"worker {name} ended with code {code}; starting another in {wait:g} s", file=sys.stderr)
             self._stopping.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def worker_flags(settings: ServerSettings, workers: int, threads: int | None = None) -> list[str]:
+    """The flags that give each of so many workers a server's settings.
+
+    Args:
+        settings: the server's.
+        workers: how many share the machine.
+        threads: CPU threads of each; None: OMP_NUM_THREADS, else its share of the cores.
+    """
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+    flags = ["--data-dir", str(settings.data_dir)]
+    if threads is not None:
+        flags += ["--threads", str(threads)]
+    if settings.database_url is not None:
+        flags += ["--database", settings.database_url]
+    for field in fields(settings.train):
+        flags += [f"--{field.name.replace('_', '-')}", str(getattr(settings.train, field.name))]
+    return flags
