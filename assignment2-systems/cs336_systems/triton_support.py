@@ -10,14 +10,22 @@ import os
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
 from cs336_basics.command_line import UsageError
 
 
+@cache
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 def interpreting() -> bool:
-    """Whether kernels go through the interpreter. Imports Triton."""
+    """Whether kernels go through the interpreter."""
+    if "TRITON_INTERPRET" not in os.environ:
+        return False  # without the second that importing Triton takes
     import triton
 
     return triton.knobs.runtime.interpret
@@ -25,7 +33,7 @@ def interpreting() -> bool:
 
 def triton_runs_on(device: torch.device) -> bool:
     """Whether our kernels can work on tensors of this device."""
-    if importlib.util.find_spec("triton") is None:
+    if not _triton_is_installed():
         return False
     return device.type == "cuda" or (device.type == "cpu" and interpreting())
 

@@ -7,7 +7,7 @@ from cs336_basics.command_line import UsageError
 from cs336_systems.flash_attention import TiledFlashAttention, TritonFlashAttention, flash_attention
 
 from .test_flash_tiled import make_inputs, reference
-from .triton_cases import DEVICE, needs_cuda, triton_runner
+from .triton_cases import DEVICE, argument_names, compile_for_hopper, needs_cuda, needs_triton, triton_runner
 
 
 @pytest.fixture(scope="module")
@@ -128,33 +128,17 @@ def test_without_a_gpu_or_the_interpreter_it_says_what_is_missing(monkeypatch):
             attempt()
 
 
-def machine_code_for_hopper(kernel, constants, num_warps, num_stages):
-    """Compile a kernel for compute capability 9.0, with bf16 tensors and strides of whole vectors; no GPU needed."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    while not isinstance(kernel, triton.runtime.JITFunction):
-        kernel = kernel.fn
-    floats, half = {"LogSumExp", "RowSum"}, {"Q", "K", "V", "Out", "GradOut", "GradQ", "GradK", "GradV"}
-    signature, attributes = {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name == "softmax_scale":
-            signature[name] = "fp32"
-        else:
-            signature[name] = "*fp32" if name in floats else "*bf16" if name in half else "i32"
-            attributes[(index,)] = [["tt.divisibility", 16]] if name != "num_heads" else []
-    source = ASTSource(kernel, signature, constants, attributes)
-    options = {"num_warps": num_warps, "num_stages": num_stages}
-    return triton.compile(source, GPUTarget("cuda", 90, 32), options)
+def types_of_arguments(kernel):
+    """Tensors of bf16, and of fp32 for what is kept per query."""
+    pointers = dict.fromkeys(("Q", "K", "V", "Out", "GradOut", "GradQ", "GradK", "GradV"), "*bf16")
+    types = pointers | {"LogSumExp": "*fp32", "RowSum": "*fp32", "softmax_scale": "fp32"}
+    return {name: types.get(name, "i32") for name in argument_names(kernel)}
 
 
+@needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["forward_kernel", "keys_kernel", "queries_kernel"])
 def test_kernels_compile_to_hoppers_matrix_instructions(which, monkeypatch, tmp_path):
-    pytest.importorskip("triton")
     from cs336_systems.flash_attention import tile_sizes, triton_backward, triton_forward
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -168,10 +152,19 @@ def test_kernels_compile_to_hoppers_matrix_instructions(which, monkeypatch, tmp_
     even = {f"EVEN_{dimension}": dimension == "D" for dimension in "QKD"}
     blocks = {"BLOCK_Q": block_q, "BLOCK_K": block_k, "BLOCK_D": 128}
     constants = {"IS_CAUSAL": True, "PRECISION": "tf32", **even, **blocks}
-    compiled = machine_code_for_hopper(getattr(module, which), constants, warps, stages)
+    kernel = getattr(module, which)
+    compiled = compile_for_hopper(kernel, types_of_arguments(kernel), constants, num_warps=warps, num_stages=stages)
     assert "wgmma.mma_async" in compiled.asm["ptx"]  # tensor cores …
     assert "cp.async" in compiled.asm["ptx"]  # … fed by loads that run ahead
     assert compiled.metadata.shared <= 227 * 1024
+
+
+@needs_triton
+def test_the_kernel_of_row_sums_compiles(monkeypatch, tmp_path):
+    from cs336_systems.flash_attention.triton_backward import row_sum_kernel
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compile_for_hopper(row_sum_kernel, types_of_arguments(row_sum_kernel), {"BLOCK_Q": 64, "BLOCK_D": 128})
 
 
 @needs_cuda
