@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from cs336_basics.command_line import UsageError
@@ -51,7 +51,7 @@ class Database:
         self._writer = self._engine.execution_options(writing=True)
         try:
             Base.metadata.create_all(self._writer)
-        except OperationalError as error:
+        except DatabaseError as error:
             shown = parsed.render_as_string(hide_password=True)
             raise UsageError(f"the database {shown} cannot be used: {error.orig}") from None
 
