@@ -139,24 +139,19 @@ class ShardedOptimizer(torch.optim.Optimizer):
         """One parameter's state, sent by its owner to all."""
         owner = self._owner[parameter]
         own = self._local.state.get(parameter, {}) if owner == self.rank else {}
-        # First what there is, with tensors only described, then the tensors themselves.
-        described = {
-            name: (tuple(value.shape), value.dtype, value.device.type) if isinstance(value, Tensor) else value
-            for name, value in own.items()
-        }
-        kinds = {name: isinstance(value, Tensor) for name, value in own.items()}
-        message = [described, kinds]
+        # First what there is, tensors without their values; then the values.
+        message = [{name: value.to("meta") if isinstance(value, Tensor) else value for name, value in own.items()}]
         dist.broadcast_object_list(message, group=self.process_group, group_src=owner, device=parameter.device)
-        described, kinds = message
         result = {}
-        for name, value in described.items():
-            if not kinds[name]:
+        for name, value in message[0].items():
+            if isinstance(value, Tensor):
+                sent = own[name] if own else torch.empty_like(value, device=parameter.device)
+                # Step counts may lie in main memory, which NCCL cannot send from.
+                sent = sent.to(parameter.device).contiguous()
+                dist.broadcast(sent, group=self.process_group, group_src=owner)
+                result[name] = sent.clone() if sent.device.type == "cpu" else sent.cpu()
+            else:
                 result[name] = value
-                continue
-            shape, dtype, _ = value
-            sent = own[name].to(parameter.device) if own else torch.empty(shape, dtype=dtype, device=parameter.device)
-            dist.broadcast(sent, group=self.process_group, group_src=owner)
-            result[name] = sent.clone() if sent.device.type == "cpu" else sent.cpu()
         return result
 
 

@@ -104,24 +104,34 @@ class FSDP(DataParallel):
         for name, value in self.module.state_dict(keep_vars=True).items():
             yield name, self._whole(value)
 
-    @torch.no_grad()
+    def load_full_params(self, values: dict[str, Tensor]) -> None:
+        """Take this rank's part of what `gather_full_params` returned, on any number of ranks.
+
+        Raises:
+            UsageError: a name is missing or unknown, or a shape is another.
+        """
+        self._take(dict(self.module.named_parameters()), values)
+
     def load_full_state(self, state_dict: dict[str, Tensor]) -> None:
         """Take this rank's part of the whole module's state dict.
 
         Raises:
             UsageError: a name is missing or unknown, or a shape is another.
         """
-        own = self.module.state_dict(keep_vars=True)
-        if differing := sorted(own.keys() ^ state_dict.keys()):
+        self._take(self.module.state_dict(keep_vars=True), state_dict)
+
+    @torch.no_grad()
+    def _take(self, own: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+        if differing := sorted(own.keys() ^ values.keys()):
             raise UsageError(f"the saved model and this one differ in {', '.join(differing)}")
         for name, value in own.items():
             weight = self.sharded.get(value)
             shape = value.shape if weight is None else weight.shape
-            if state_dict[name].shape != shape:
+            if values[name].shape != shape:
                 raise UsageError(
-                    f"the saved {name} has the shape {tuple(state_dict[name].shape)}; this model's is {tuple(shape)}"
+                    f"the saved {name} has the shape {tuple(values[name].shape)}; this model's is {tuple(shape)}"
                 )
-            value.copy_(state_dict[name] if weight is None else state_dict[name][weight.rows])
+            value.copy_(values[name] if weight is None else values[name][weight.rows])
 
     def _whole(self, value: Tensor) -> Tensor:
         weight = self.sharded.get(value)
