@@ -114,10 +114,9 @@ def plot(measurements: Sequence[Measurement], theory: ActivationBytes) -> bytes:
     memory, time = figure.subplots(1, 2)
     blocks = sorted((m for m in measurements if len(m.block_sizes) == 1 and m.seconds), key=lambda m: m.block_sizes)
     sizes = [m.block_sizes[0] for m in blocks]
-    memory.plot(sizes, [m.peak_saved / 1e6 for m in blocks], marker="o", color="#8c1515", label="measured")
     every = range(1, theory.num_layers + 1)
-    predicted = [theory.peak((size,)) / 1e6 for size in every]
-    memory.plot(every, predicted, color="#9aa9bd", label="(N/k − 1) · input + k · layer")
+    memory.plot(every, [theory.peak((size,)) / 1e6 for size in every], color="#9aa9bd", label="predicted")
+    memory.plot(sizes, [m.peak_saved / 1e6 for m in blocks], "o", color="#8c1515", label="measured")
     time.plot(sizes, [m.seconds for m in blocks], marker="o", color="#2f6db3")
     for m in measurements:
         if not m.block_sizes and m.seconds is not None:
