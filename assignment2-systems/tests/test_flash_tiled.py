@@ -207,6 +207,15 @@ def test_an_unknown_backward_is_refused():
         flash_attention(q, k, v, True, backward="cuda")
 
 
+@pytest.mark.parametrize("leading", [(2,), (2, 3), (1, 2, 2)])
+def test_the_operators_tell_the_compiler_what_they_return(leading):
+    q, k, v, grad = (x.detach() for x in make_inputs(leading, 9, 7, 4))
+    out, lse = tiled.tiled_forward(q, k, v, True)
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(tiled.tiled_forward, (q, k, v, True), test_utils=checks)
+    torch.library.opcheck(tiled.tiled_backward, (grad, q, k, v, out, lse, True), test_utils=checks)
+
+
 @pytest.mark.slow
 def test_torch_compile_takes_it_without_a_graph_break():
     q, k, v, grad = make_inputs((2, 2), 70, 70, 16)

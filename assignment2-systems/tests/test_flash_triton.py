@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cs336_basics.command_line import UsageError
-from cs336_systems.flash_attention import TiledFlashAttention, TritonFlashAttention, flash_attention
+from cs336_systems.flash_attention import TiledFlashAttention, TritonFlashAttention, flash_attention, triton_ops
 
 from .test_flash_tiled import make_inputs, reference
 from .triton_cases import DEVICE, argument_names, compile_for_hopper, needs_cuda, needs_triton, triton_runner
@@ -101,6 +101,18 @@ def test_every_backward_goes_with_every_forward(run_triton):
     for gradients in run_triton(gradients_of_every_backward).values():
         for actual, right in zip(gradients, expected, strict=True):
             torch.testing.assert_close(actual, right, rtol=2e-5, atol=2e-5)
+
+
+def check_operators():
+    q, k, v, grad = (x.detach().to(DEVICE) for x in make_inputs((2, 2), 9, 7, 16))
+    out, lse = triton_ops.triton_forward(q, k, v, True)
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(triton_ops.triton_forward, (q, k, v, True), test_utils=checks)
+    torch.library.opcheck(triton_ops.triton_backward, (grad, q, k, v, out, lse, True), test_utils=checks)
+
+
+def test_the_operators_tell_the_compiler_what_they_return(run_triton):
+    run_triton(check_operators)
 
 
 def refusals():

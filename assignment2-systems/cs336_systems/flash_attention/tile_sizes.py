@@ -70,8 +70,9 @@ def autotuned(tiles: dict[int, list[Tile]]) -> Any:
 
 
 def tuning_length(num_queries: int, num_keys: int) -> int:
-    """One number per class of lengths that share their tile sizes: the longer one, to a power of two."""
-    return triton.next_power_of_2(max(num_queries, num_keys, 128))
+    """One number per class of lengths that share their tile sizes: up to 1,024, up to 4,096, and longer."""
+    longest = max(num_queries, num_keys)
+    return next((size for size in (1024, 4096) if longest <= size), 16_384)
 
 
 def dot_precision(dtype: torch.dtype) -> str:
