@@ -1,7 +1,5 @@
 """One rank's part of a model that is trained by data, pipeline and tensor parallelism together."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
@@ -101,7 +99,7 @@ class ModelParallel:
             return self.pipeline.gather_optimizer_state(optimizer)
         return tensor_parallel.gather_optimizer_state(self.module, optimizer, self.mesh.tensor_group)
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]) -> None:
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
         """Load this rank's part of what `gather_optimizer_state` returned on any mesh."""
         if self.pipeline is not None:
             self.pipeline.load_optimizer_state(optimizer, state)

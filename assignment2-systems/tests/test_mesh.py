@@ -1,16 +1,13 @@
-"""The grid of ranks."""
+"""The grid of ranks, as lists; `test_parallel_combinations.py` has the groups made from them."""
 
 import math
 
 import pytest
-import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cs336_basics.command_line import UsageError
-from cs336_systems.mesh import AXES, Mesh, check_mesh, ranks_along
-from cs336_systems.process_group import run_in_processes
+from cs336_systems.mesh import AXES, check_mesh, ranks_along
 
 shapes = st.tuples(*(st.integers(1, 5) for _ in AXES)).map(lambda sizes: dict(zip(AXES, sizes, strict=True)))
 
@@ -38,24 +35,3 @@ def test_a_mesh_that_does_not_fill_the_ranks_is_refused():
         check_mesh({"data": 2, "pipeline": 1, "tensor": 2}, 6)
     with pytest.raises(UsageError, match="tensor parallelism is 0; allowed"):
         check_mesh({"data": 2, "pipeline": 1, "tensor": 0}, 2)
-
-
-def _members(shape):
-    mesh = Mesh(**shape)
-    sums = {}
-    for name in ("data", "pipeline", "tensor", "model"):
-        value = torch.tensor(2.0 ** dist.get_rank())
-        dist.all_reduce(value, group=getattr(mesh, f"{name}_group"))
-        sums[name] = [rank for rank in range(dist.get_world_size()) if int(value) >> rank & 1]
-    return sums, (mesh.data_rank, mesh.pipeline_rank, mesh.tensor_rank), repr(mesh)
-
-
-@pytest.mark.slow
-def test_groups_reach_the_ranks_they_should():
-    results = run_in_processes(_members, 4, {"data": 2, "pipeline": 1, "tensor": 2})
-    assert [sums["tensor"] for sums, _, _ in results] == [[0, 1], [0, 1], [2, 3], [2, 3]]
-    assert [sums["model"] for sums, _, _ in results] == [[0, 1], [0, 1], [2, 3], [2, 3]]
-    assert [sums["data"] for sums, _, _ in results] == [[0, 2], [1, 3], [0, 2], [1, 3]]
-    assert [sums["pipeline"] for sums, _, _ in results] == [[0], [1], [2], [3]]
-    assert [place for _, place, _ in results] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
-    assert results[2][2] == "Mesh(data 2 of 2, pipeline 1 of 1, tensor 1 of 2)"

@@ -1,9 +1,11 @@
-"""Data, pipeline and tensor parallelism in pairs: each layout trains as a single process does."""
+"""Four processes in every layout (pairs of data, pipeline and tensor parallelism, and a long pipeline): each trains as
+a single process does."""
 
 from functools import cache
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from cs336_basics.command_line import UsageError
 from cs336_systems.mesh import Mesh
@@ -13,6 +15,8 @@ from cs336_systems.process_group import run_in_processes
 from .parallel_cases import make_batches, make_model, make_optimizer, refusal, train_alone, train_together
 
 LAYOUTS = {
+    "pipeline of four, 1F1B": ({"pipeline": 4}, {"num_microbatches": 4}),
+    "pipeline of four, GPipe": ({"pipeline": 4}, {"num_microbatches": 2, "schedule": "gpipe"}),
     "data x tensor": ({"data": 2, "tensor": 2}, {}),
     "data x tensor, sequence-parallel": ({"data": 2, "tensor": 2}, {"sequence_parallel": True}),
     "data x pipeline, 1F1B": ({"data": 2, "pipeline": 2}, {"num_microbatches": 4}),
@@ -25,15 +29,34 @@ LAYOUTS = {
 }
 CASES = [
     *((layout, "tied, post-norm, qk-norm") for layout in LAYOUTS),
-    *((layout, "default") for layout in ("data x tensor", "data x pipeline, GPipe", "pipeline x tensor")),
+    *(
+        (layout, "default")
+        for layout in ("pipeline of four, GPipe", "data x tensor", "data x pipeline, GPipe", "pipeline x tensor")
+    ),
     ("pipeline x tensor", "no norms, SiLU, NoPE"),
 ]
-RELAY = ("data x tensor", "pipeline x tensor", "data x pipeline, 1F1B", "data x tensor, sequence-parallel")
+RELAY = (
+    "data x tensor",
+    "pipeline x tensor",
+    "pipeline of four, 1F1B",
+    "data x pipeline, 1F1B",
+    "data x tensor, sequence-parallel",
+)
 
 
 @cache  # making process groups is what takes the time
 def _mesh(data=1, pipeline=1, tensor=1):
     return Mesh(data, pipeline, tensor)
+
+
+def _members(mesh):
+    """Which ranks each of the mesh's groups reaches, this rank's place in it, and how it is shown."""
+    sums = {}
+    for name in (*mesh.shape, "model"):
+        value = torch.tensor(2.0 ** dist.get_rank())
+        dist.all_reduce(value, group=getattr(mesh, f"{name}_group"))
+        sums[name] = [rank for rank in range(dist.get_world_size()) if int(value) >> rank & 1]
+    return sums, (mesh.data_rank, mesh.pipeline_rank, mesh.tensor_rank), repr(mesh)
 
 
 def _parallel(layout, shape):
@@ -43,7 +66,7 @@ def _parallel(layout, shape):
 
 
 def _rank():
-    results = {}
+    results = {"members": _members(_mesh(data=2, tensor=2))}
     for layout, shape in CASES:
         parallel, optimizer = _parallel(layout, shape)
         curve = train_together(parallel, optimizer, make_batches())
@@ -66,6 +89,17 @@ def _rank():
 @pytest.fixture(scope="module")
 def ranks():
     return run_in_processes(_rank, 4)
+
+
+@pytest.mark.slow
+def test_groups_reach_the_ranks_they_should(ranks):
+    members = [results["members"] for results in ranks]
+    assert [sums["tensor"] for sums, _, _ in members] == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    assert [sums["model"] for sums, _, _ in members] == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    assert [sums["data"] for sums, _, _ in members] == [[0, 2], [1, 3], [0, 2], [1, 3]]
+    assert [sums["pipeline"] for sums, _, _ in members] == [[0], [1], [2], [3]]
+    assert [place for _, place, _ in members] == [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1)]
+    assert members[2][2] == "Mesh(data 2 of 2, pipeline 1 of 1, tensor 1 of 2)"
 
 
 @pytest.mark.slow

@@ -196,6 +196,10 @@ def _two_ranks():
     pipeline.train_step(inputs, targets, num_microbatches=4)
     results["gradients"] = {name: parameter.grad for name, parameter in pipeline.named_parameters()}
 
+    single = PipelineParallel(make_model("tied, post-norm, qk-norm"), mesh.data_group)  # a group of one
+    single.train_step(inputs, targets, num_microbatches=4)
+    results["one stage"] = {name: parameter.grad for name, parameter in single.named_parameters()}
+
     frozen = make_model()
     for name, parameter in frozen.named_parameters():
         parameter.requires_grad_(name.startswith(("layers.3", "lm_head")))
@@ -221,40 +225,21 @@ def _two_ranks():
     return results
 
 
-def _four_ranks():
-    mesh = Mesh(pipeline=4)
-    return {
-        (schedule, shape): _train(mesh, shape, schedule=schedule, num_microbatches=4)
-        for schedule, shape in (("1f1b", "tied, post-norm, qk-norm"), ("gpipe", "default"))
-    }
-
-
 @pytest.fixture(scope="module")
 def pair():
     return run_in_processes(_two_ranks, 2)
 
 
-def _check_training(result, shape):
-    model = make_model(shape)
-    expected = train_alone(model, make_batches())
-    curve, state = result
-    assert curve == [pytest.approx(values, rel=1e-9) for values in expected]
-    assert state.keys() == model.state_dict().keys()
-    torch.testing.assert_close(state, dict(model.state_dict()), rtol=1e-6, atol=1e-8)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "shape", "num_microbatches"), CASES)
 def test_two_stages_train_as_a_single_process(pair, schedule, shape, num_microbatches):
+    model = make_model(shape)
+    expected = train_alone(model, make_batches())
     for results in pair:
-        _check_training(results[schedule, shape, num_microbatches], shape)
-
-
-@pytest.mark.slow
-def test_four_stages_train_as_a_single_process():
-    for results in run_in_processes(_four_ranks, 4):
-        for (_, shape), result in results.items():
-            _check_training(result, shape)
+        curve, state = results[schedule, shape, num_microbatches]
+        assert curve == [pytest.approx(values, rel=1e-9) for values in expected]
+        assert state.keys() == model.state_dict().keys()
+        torch.testing.assert_close(state, dict(model.state_dict()), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -274,6 +259,16 @@ def test_both_copies_of_a_tied_embedding_get_the_whole_gradient(pair):
     first, last = (results["gradients"] for results in pair)
     assert torch.equal(first["token_embeddings.weight"], last["lm_head.weight"])
     torch.testing.assert_close(first["token_embeddings.weight"], model.token_embeddings.weight.grad)
+
+
+@pytest.mark.slow
+def test_a_single_stage_accumulates_the_gradients_of_microbatches(pair):
+    model = make_model("tied, post-norm, qk-norm")
+    inputs, targets = make_batches(1)[0]
+    cross_entropy(model(inputs), targets).backward()
+    for results in pair:
+        expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+        torch.testing.assert_close(results["one stage"], expected)
 
 
 @pytest.mark.slow

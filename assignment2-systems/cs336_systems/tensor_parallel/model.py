@@ -1,6 +1,6 @@
 """Turning a Transformer language model into this rank's shard of it (Shoeybi et al. 2019, section 3, figure 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -98,7 +98,7 @@ def _divide_block(block: TransformerBlock, group: dist.ProcessGroup, sequence_pa
 
 
 def _divide_linears(
-    sub_layer: nn.Module, columns: Any, row: str, group: dist.ProcessGroup, sequence_parallel: bool
+    sub_layer: nn.Module, columns: Sequence[str], row: str, group: dist.ProcessGroup, sequence_parallel: bool
 ) -> None:
     """Divide the Linears that read a sub-layer's input and the one that writes its output."""
     for name in columns:
