@@ -51,7 +51,6 @@ class Server:
         raise AssertionError(f"the server ended with {self.process.wait()} before it listened")
 
     def client(self, key):
-        # Connections are made before the server listens on them, so the first request may wait.
         return httpx.Client(base_url=self.url, headers={"X-API-Key": key}, timeout=120)
 
     def kill(self):

@@ -59,12 +59,12 @@ def training_config(**changes: Any) -> dict[str, Any]:
 def tiny_config(**changes: Any) -> dict[str, Any]:
     """What a CPU really trains at hundreds of steps per second: one sequence of 512 tokens per step."""
     shape = {"head_dim": 8, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
-    return training_config(
-        architecture_config=architecture(
+    tiny = {
+        "architecture_config": architecture(
             **shape, intermediate_size=32, num_hidden_layers=1, vocab_size=300, dtype="float32"
         ),
-        train_batch_size=1,
-        n_evals=4,
-        total_train_tokens=512 * 40,
-        **changes,
-    )
+        "train_batch_size": 1,
+        "n_evals": 4,
+        "total_train_tokens": 512 * 40,
+    }
+    return training_config(**(tiny | changes))

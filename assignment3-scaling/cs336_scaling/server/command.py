@@ -173,6 +173,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # from here on clients wait instead of being refused
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"cannot listen on {host} port {port}: {error}; choose others with --host and --port"
