@@ -2,10 +2,10 @@
 
 import heapq
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from cs336_scaling.schemas.canonical import canonical_hash
@@ -137,12 +137,12 @@ class ExperimentBook:
         self._leases.reclaim()
 
     @staticmethod
-    def _waiting(session: Session) -> list[ExperimentRow]:
-        """All queued experiments, the next one first."""
-        queued = select(ExperimentRow).where(ExperimentRow.status == "queued").order_by(ExperimentRow.number)
-        return list(session.scalars(queued))
+    def _waiting(session: Session) -> Sequence[Row]:
+        """`number`, `user_id` and `starts_at` of all queued experiments."""
+        columns = select(ExperimentRow.number, ExperimentRow.user_id, ExperimentRow.starts_at)
+        return session.execute(columns.where(ExperimentRow.status == "queued")).all()
 
-    def _view(self, row: ExperimentRow, waiting: list[ExperimentRow]) -> Experiment:
+    def _view(self, row: ExperimentRow, waiting: Sequence[Row]) -> Experiment:
         """What the client may see at this moment."""
         now = self._clock()
         status, losses, steps = row.status, row.val_losses, row.val_steps

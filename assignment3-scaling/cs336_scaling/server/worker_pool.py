@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import IO, Any
 
 from cs336_scaling.server.leases import LeaseBook
 from cs336_scaling.server.settings import ServerSettings
@@ -25,10 +26,11 @@ class WorkerPool:
         size: how many.
         flags: the worker command's flags, which say the server's settings.
         leases: to take experiments back from the dead.
+        output: an open file for what the workers say; None: this process's own standard output and error.
     """
 
-    def __init__(self, size: int, flags: Sequence[str], leases: LeaseBook) -> None:
-        self._flags, self._leases = list(flags), leases
+    def __init__(self, size: int, flags: Sequence[str], leases: LeaseBook, output: IO[Any] | None = None) -> None:
+        self._flags, self._leases, self._output = list(flags), leases, output
         self._stopping = threading.Event()
         self._processes: dict[int, subprocess.Popen] = {}
         self._threads = [threading.Thread(target=self._keep_one, args=(index,)) for index in range(size)]
@@ -56,7 +58,9 @@ class WorkerPool:
         while not self._stopping.is_set():
             name = f"{os.uname().nodename}-{uuid.uuid4().hex[:8]}"
             command = [sys.executable, "-m", "cs336_scaling.server.command", "worker", *self._flags]
-            process = subprocess.Popen([*command, "--name", name, "--parent", str(os.getpid())])
+            process = subprocess.Popen(
+                [*command, "--name", name, "--parent", str(os.getpid())], stdout=self._output, stderr=self._output
+            )
             self._processes[index] = process
             if self._stopping.is_set():
                 process.terminate()
