@@ -172,6 +172,21 @@ def test_kernels_compile_to_hoppers_matrix_instructions(which, monkeypatch, tmp_
 
 
 @needs_triton
+@pytest.mark.parametrize("which", ["forward_kernel", "keys_kernel", "queries_kernel"])
+def test_every_head_dimension_and_type_has_tiles(which):
+    from cs336_systems.flash_attention import triton_backward, triton_forward
+
+    kernel = getattr(triton_forward if which == "forward_kernel" else triton_backward, which)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        sizes = []
+        for block_d in (16, 32, 64, 128, 256):
+            kernel.nargs = {"Q": torch.empty(0, dtype=dtype)}
+            configs = kernel.prune_configs({"BLOCK_D": block_d, "IS_CAUSAL": True})
+            sizes.append(max(config.kwargs["BLOCK_Q"] * config.kwargs["BLOCK_K"] for config in configs))
+        assert sizes == sorted(sizes, reverse=True)
+
+
+@needs_triton
 def test_the_kernel_of_row_sums_compiles(monkeypatch, tmp_path):
     from cs336_systems.flash_attention.triton_backward import row_sum_kernel
 

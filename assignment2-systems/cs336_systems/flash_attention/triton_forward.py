@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cs336_systems.flash_attention.layout import as_four_dimensions
 from cs336_systems.flash_attention.tile_sizes import FORWARD, autotuned, dot_precision, tuning_length
-from cs336_systems.flash_attention.triton_tiles import LN_2, LOG2_E, MASKED_SCORE_LOG2, load_rows
+from cs336_systems.flash_attention.triton_tiles import EVEN, LN_2, LOG2_E, MASKED_SCORE_LOG2, load_rows
 
 
 @triton.jit
@@ -78,12 +78,7 @@ def _attend(
 
 
 @autotuned(FORWARD)
-@triton.heuristics(
-    {
-        "EVEN_Q": lambda a: a["num_queries"] % a["BLOCK_Q"] == 0,
-        "EVEN_K": lambda a: a["num_keys"] % a["BLOCK_K"] == 0,
-    }
-)
+@triton.heuristics(EVEN)
 @triton.jit(do_not_specialize=["tuning_length"])
 def forward_kernel(
     Q: tl.tensor,

@@ -9,6 +9,12 @@ MASKED_SCORE_LOG2 = tl.constexpr(-1e6 * 1.4426950408889634)
 """`layout.MASKED_SCORE` in the kernels' units. They take powers of two, which the hardware has an instruction for, so
 every score is multiplied by log2(e)."""
 
+EVEN = {
+    "EVEN_Q": lambda a: a["num_queries"] % a["BLOCK_Q"] == 0,
+    "EVEN_K": lambda a: a["num_keys"] % a["BLOCK_K"] == 0,
+}
+"""Whether tiles fill the lengths, by the arguments of a kernel: then nothing at the sequences' ends is checked."""
+
 
 @triton.jit
 def load_rows(
