@@ -1,0 +1,1 @@
+"""A small isoFLOP study that really trains, on the CPU at hand, through the training API."""
