@@ -1,6 +1,7 @@
 """The command `scripts/scaling.py`: a training API from the terminal, either edition, any server."""
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.live import Live
 
+from cs336_basics.atomic_file import atomic_write
 from cs336_basics.command_line import UsageError
 from cs336_scaling.client.answers import Experiment
 from cs336_scaling.client.cache import DEFAULT_CACHE_DIR
@@ -18,14 +20,15 @@ from cs336_scaling.client.flops import plan_cost as cost_2025
 from cs336_scaling.client.run_files import (
     add_2025_flags,
     add_2026_flags,
-    config_from_flags,
-    query_from_flags,
+    configs_from_flags,
+    queries_from_flags,
     read_configs,
     read_queries,
 )
 from cs336_scaling.client.tables import budget_2026_view, budget_view, console, experiments_table, runs_table
 from cs336_scaling.client.wall_clock import ScalingClient2026
 from cs336_scaling.client.wall_clock import plan_cost as cost_2026
+from cs336_scaling.compute import training_flops
 from cs336_scaling.schemas.limits import BUDGET_2025_FLOPS
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -61,23 +64,31 @@ def build_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
 
     add("budget", "Show what is used, reserved and left of the budget.")
-    submit = add("submit", "Submit runs from a JSON file, or one run described by flags.")
+    submit = add("submit", "Submit runs from a JSON file, or those that flags describe.")
     submit.add_argument("file", nargs="?", type=Path, help="JSON: one configuration or a list; none: the flags below")
     submit.add_argument("--dry-run", "--dry_run", action="store_true", help="say what it would cost, submit nothing")
     submit.add_argument("--wait", action="store_true", help="watch the runs until they are finished (2026)")
     submit.add_argument("--poll_seconds", type=float, default=2.0, help="seconds between looks when waiting")
     add_2026_flags(submit)
     add_2025_flags(submit)
-    add("experiments", "List all experiments (2025: previous runs).")
+    listing = add("experiments", "List all experiments (2025: previous runs).")
+    listing.add_argument(
+        "--export", type=Path, metavar="CSV", default=argparse.SUPPRESS,
+        help="also write parameters, tokens, FLOPs and loss of the completed ones, as scripts/fit.py reads them",
+    )  # fmt: skip
     watch = add("watch", "Show experiments as they progress, until all are finished.")
     watch.add_argument("ids", nargs="*", help="experiments, or the beginnings of their ids; none: all")
     watch.add_argument("--poll_seconds", type=float, default=2.0, help="seconds between looks")
     final = add("submit-final", "Hand in the configuration for the target budget and the loss predicted for it (2026).")
-    final.add_argument("file", type=Path, help="JSON: the configuration (with predicted_final_loss, if you like)")
+    final.add_argument(
+        "file", nargs="?", type=Path,
+        help="JSON: the configuration (with predicted_final_loss, if you like); none: the flags below",
+    )  # fmt: skip
     final.add_argument(
         "--predicted_final_loss", type=float, default=argparse.SUPPRESS,
         help="nats per token, above 0; default: what the file says",
     )  # fmt: skip
+    add_2026_flags(final)
     return parser
 
 
@@ -121,6 +132,7 @@ def _main_2025(arguments: argparse.Namespace) -> None:
                 out.print(budget_view(used, 0.0, BUDGET_2025_FLOPS, "FLOPs"))
         elif arguments.command == "experiments":
             runs = client.previous_runs()
+            _export(arguments, [(run.num_parameters, run.num_tokens, run.train_flops, run.loss) for run in runs])
             if arguments.json:
                 _print_json([run.model_dump() for run in runs])
             else:
@@ -151,7 +163,9 @@ def _main_2026(arguments: argparse.Namespace) -> None:
             else:
                 out.print(budget_2026_view(budget, client.experiments()))
         elif arguments.command == "experiments":
-            _show(client.experiments(), arguments.json)
+            experiments = client.experiments()
+            _export(arguments, [_numbers(one) for one in experiments if one.loss is not None and one.training_config])
+            _show(experiments, arguments.json)
         elif arguments.command == "watch":
             _watch(client, _matching(client.experiments(), arguments.ids), arguments)
         elif arguments.command == "submit-final":
@@ -174,11 +188,11 @@ def _main_2026(arguments: argparse.Namespace) -> None:
 
 
 def _queries(arguments: argparse.Namespace) -> list:
-    return [query_from_flags(arguments)] if arguments.file is None else read_queries(arguments.file)
+    return queries_from_flags(arguments) if arguments.file is None else read_queries(arguments.file)
 
 
 def _configs(arguments: argparse.Namespace) -> list:
-    return [config_from_flags(arguments)] if arguments.file is None else read_configs(arguments.file)
+    return configs_from_flags(arguments) if arguments.file is None else read_configs(arguments.file)
 
 
 def _matching(experiments: Sequence[Experiment], beginnings: Sequence[str]) -> list[str]:
@@ -222,14 +236,15 @@ def _watch(client: ScalingClient2026, ids: Sequence[str], arguments: argparse.Na
 
 
 def _submit_final(client: ScalingClient2026, arguments: argparse.Namespace) -> None:
-    [config, *others] = read_configs(arguments.file)
+    [config, *others] = _configs(arguments)
     if others:
-        raise UsageError(f"{arguments.file} holds {1 + len(others)} configurations; hand in one")
-    content = json.loads(arguments.file.read_text(encoding="utf-8"))
-    stated = content.get("predicted_final_loss") if isinstance(content, dict) else None
-    predicted = getattr(arguments, "predicted_final_loss", stated)
+        raise UsageError(f"{1 + len(others)} configurations are given; hand in one")
+    predicted = getattr(arguments, "predicted_final_loss", None)
+    if predicted is None and arguments.file is not None:
+        content = json.loads(arguments.file.read_text(encoding="utf-8"))
+        predicted = content.get("predicted_final_loss") if isinstance(content, dict) else None
     if predicted is None:
-        raise UsageError(f"{arguments.file} names no predicted_final_loss; give --predicted_final_loss")
+        raise UsageError("predicted_final_loss is missing; give --predicted_final_loss")
     if not isinstance(predicted, int | float) or not 0 < predicted < float("inf"):
         raise UsageError(f"predicted_final_loss is {predicted!r}; allowed is any number above 0")
     answer = client.submit_final(config, float(predicted))
@@ -240,6 +255,21 @@ def _submit_final(client: ScalingClient2026, arguments: argparse.Namespace) -> N
         print(
             f"handed in: {parameters:,} parameters, predicted loss {answer.predicted_final_loss:g}; the last one counts"
         )
+
+
+def _numbers(experiment: Experiment) -> tuple[float, ...]:
+    """Parameters, tokens, training FLOPs and loss of a completed experiment."""
+    config = experiment.training_config
+    parameters = config.architecture_config.num_parameters
+    return parameters, config.total_train_tokens, training_flops(config), experiment.loss
+
+
+def _export(arguments: argparse.Namespace, rows: Sequence[tuple[float, ...]]) -> None:
+    if hasattr(arguments, "export"):
+        with atomic_write(arguments.export, "w") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("parameters", "tokens", "flops", "loss"))
+            writer.writerows(rows)
 
 
 def _show(experiments: Sequence[Experiment], as_json: bool) -> None:

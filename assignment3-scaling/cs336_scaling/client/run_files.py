@@ -1,15 +1,17 @@
 """Runs to submit, from a JSON file or from flags whose defaults make one small, sensible run."""
 
 import argparse
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from cs336_basics.command_line import UsageError
-from cs336_scaling.schemas.edition_2025 import BATCH_SIZES, TRAIN_FLOPS, LossQuery, OutOfRangeError
+from cs336_scaling.compute import training_flops_per_token
+from cs336_scaling.schemas.edition_2025 import BATCH_SIZES, LossQuery, OutOfRangeError
 from cs336_scaling.schemas.edition_2026 import AdamWConfig, ArchitectureConfig, LRScheduler, TrainingConfig
 from cs336_scaling.schemas.limits import SEQUENCE_LENGTH
 
@@ -18,13 +20,15 @@ Model = TypeVar("Model", bound=BaseModel)
 TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022 (https://arxiv.org/abs/2203.15556): about the compute-optimal ratio."""
 FEED_FORWARD_RATIO = 8 / 3
+MOST_TOKENS = 10**13
 
 
 def add_2026_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that describe one run of the Spring 2026 edition."""
-    group = parser.add_argument_group("a run of the 2026 edition")
-    group.add_argument("--hidden_size", type=int, default=256, help="width of the residual stream")
-    group.add_argument("--num_hidden_layers", type=int, default=4, help="Transformer blocks")
+    """Flags that describe runs of the Spring 2026 edition; those that take several values make all combinations."""
+    group = parser.add_argument_group("runs of the 2026 edition; several values make all combinations")
+    many = {"nargs": "+", "metavar": "X"}
+    group.add_argument("--hidden_size", type=int, default=[256], help="widths of the residual stream", **many)
+    group.add_argument("--num_hidden_layers", type=int, default=[4], help="Transformer blocks", **many)
     group.add_argument("--head_dim", type=int, default=64, help="width of an attention head; divides hidden_size")
     group.add_argument(
         "--intermediate_size", type=int, default=argparse.SUPPRESS,
@@ -33,36 +37,65 @@ def add_2026_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vocab_size", type=int, default=32_000, help="token ids")
     group.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the computation")
     group.add_argument("--tie_word_embeddings", action="store_true", help="one matrix for embedding and output")
-    group.add_argument("--peak_lr", type=float, default=1e-3, help="learning rate after the warm-up (AdamW)")
-    group.add_argument("--train_batch_size", type=int, default=64, help=f"sequences of {SEQUENCE_LENGTH} tokens a step")
-    group.add_argument("--n_evals", type=int, default=10, help="validations, evenly spaced, the last at the end")
+    group.add_argument("--peak_lr", type=float, default=[1e-3], help="learning rates after the warm-up (AdamW)", **many)
     group.add_argument(
+        "--train_batch_size", type=int, default=[64], help=f"sequences of {SEQUENCE_LENGTH} tokens a step", **many
+    )
+    group.add_argument("--n_evals", type=int, default=10, help="validations, evenly spaced, the last at the end")
+    amount = group.add_mutually_exclusive_group()
+    amount.add_argument(
         "--total_train_tokens", type=int, default=argparse.SUPPRESS,
-        help=f"tokens to train on; default: about {TOKENS_PER_PARAMETER} per parameter, in whole steps",
+        help=f"tokens to train on; default: about {TOKENS_PER_PARAMETER} per parameter, in whole steps", **many,
+    )  # fmt: skip
+    amount.add_argument(
+        "--flops", type=float, default=argparse.SUPPRESS,
+        help="training FLOPs in place of tokens, met in whole steps: several sizes make an isoFLOP profile", **many,
     )  # fmt: skip
     group.add_argument("--max_runtime_seconds", type=float, default=600.0, help="wall clock to reserve, in seconds")
     group.add_argument("--model_seed", type=int, default=0, help="of the initial weights")
 
 
 def add_2025_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that describe one run of the Spring 2025 edition."""
-    group = parser.add_argument_group("a run of the 2025 edition")
-    group.add_argument("--d_model", type=int, default=256, help="width of the residual stream, 64 to 1024")
-    group.add_argument("--num_layers", type=int, default=4, help="Transformer blocks, 2 to 24")
-    group.add_argument("--num_heads", type=int, default=4, help="attention heads, 2 to 16")
-    group.add_argument("--batch_size", type=int, default=BATCH_SIZES[0], help="sequences a step, 128 or 256")
-    group.add_argument("--learning_rate", type=float, default=1e-3, help="1e-4 to 1e-3")
+    """Flags that describe runs of the Spring 2025 edition; several values make all combinations."""
+    group = parser.add_argument_group("runs of the 2025 edition; several values make all combinations")
+    many = {"nargs": "+", "metavar": "X"}
+    group.add_argument("--d_model", type=int, default=[256], help="widths of the residual stream, 64 to 1024", **many)
+    group.add_argument("--num_layers", type=int, default=[4], help="Transformer blocks, 2 to 24", **many)
+    group.add_argument("--num_heads", type=int, default=[4], help="attention heads, 2 to 16", **many)
+    group.add_argument("--batch_size", type=int, default=[BATCH_SIZES[0]], help="sequences a step, 128 or 256", **many)
+    group.add_argument("--learning_rate", type=float, default=[1e-3], help="1e-4 to 1e-3", **many)
     group.add_argument(
-        "--train_flops", type=float, default=float(TRAIN_FLOPS[0]), help="1e13, 3e13, 6e13, 1e14 and so on to 1e18"
+        "--train_flops", type=float, default=[1e13], help="1e13, 3e13, 6e13, 1e14 and so on to 1e18", **many
     )
 
 
-def config_from_flags(flags: argparse.Namespace) -> TrainingConfig:
-    """The run that the 2026 flags describe.
+def configs_from_flags(flags: argparse.Namespace) -> list[TrainingConfig]:
+    """The runs that the 2026 flags describe.
 
     Raises:
         UsageError: a value is not allowed.
     """
+    return [_config(argparse.Namespace(**values)) for values in _combinations(vars(flags))]
+
+
+def queries_from_flags(flags: argparse.Namespace) -> list[LossQuery]:
+    """The runs that the 2025 flags describe.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+    described = {name: getattr(flags, name) for name in LossQuery.model_fields}
+    return [_checked(_validated(LossQuery, values)) for values in _combinations(described)]
+
+
+def _combinations(flags: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One dictionary of single values for each combination of the listed ones."""
+    listed = {name: values for name, values in flags.items() if isinstance(values, list)}
+    for chosen in itertools.product(*listed.values()):
+        yield flags | dict(zip(listed, chosen, strict=True))
+
+
+def _config(flags: argparse.Namespace) -> TrainingConfig:
     hidden_size, head_dim, per_step = flags.hidden_size, flags.head_dim, SEQUENCE_LENGTH * flags.train_batch_size
     if head_dim < 1 or hidden_size % head_dim:
         raise UsageError(f"hidden_size {hidden_size} is no multiple of head_dim {head_dim}; it must be")
@@ -87,8 +120,13 @@ def config_from_flags(flags: argparse.Namespace) -> TrainingConfig:
         )
     tokens = getattr(flags, "total_train_tokens", None)
     if tokens is None:
-        rounds = max(1, round(TOKENS_PER_PARAMETER * architecture.num_parameters / (per_step * flags.n_evals)))
-        tokens = rounds * per_step * flags.n_evals
+        flops = getattr(flags, "flops", None)
+        wanted = TOKENS_PER_PARAMETER * architecture.num_parameters
+        if flops is not None:
+            wanted = flops / training_flops_per_token(architecture)
+        if not 0 < wanted < MOST_TOKENS:
+            raise UsageError(f"flops is {flops:g}; allowed is what pays for up to {MOST_TOKENS:.0e} tokens")
+        tokens = max(1, round(wanted / (per_step * flags.n_evals))) * per_step * flags.n_evals
     optimizer = AdamWConfig(lr_scheduler=_validated(LRScheduler, {"peak_value": flags.peak_lr}))
     return _validated(
         TrainingConfig,
@@ -102,15 +140,6 @@ def config_from_flags(flags: argparse.Namespace) -> TrainingConfig:
             "model_seed": flags.model_seed,
         },
     )
-
-
-def query_from_flags(flags: argparse.Namespace) -> LossQuery:
-    """The run that the 2025 flags describe.
-
-    Raises:
-        UsageError: a value is not allowed.
-    """
-    return _checked(_validated(LossQuery, {name: getattr(flags, name) for name in LossQuery.model_fields}))
 
 
 def read_configs(path: Path) -> list[TrainingConfig]:
