@@ -160,6 +160,14 @@ def test_a_time_out_is_charged_in_full_and_keeps_what_came_before(bench, monkeyp
     assert seen.charged_seconds == bench.used() == 40_000
 
 
+def test_a_last_validation_that_comes_too_late_does_not_count(bench, monkeypatch):
+    monkeypatch.setattr(ExperimentRun, "seconds", property(lambda run: 1e9 if run.step == 40 else 0.5))
+    experiment_id = bench.submit(tiny_config())
+    bench.work()
+    seen = bench.get(experiment_id)
+    assert (seen.failure_reason, seen.val_steps, seen.charged_seconds) == ("timed_out", [10, 20, 30], 600)
+
+
 def test_time_runs_out_in_the_middle_of_a_step(bench, monkeypatch):
     """The step waits for the end of its own experiment, which must come without it."""
     experiment_id = bench.submit(LONG | {"max_runtime_seconds": 1})

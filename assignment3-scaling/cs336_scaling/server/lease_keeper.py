@@ -68,8 +68,11 @@ class LeaseKeeper:
         self._tell(self._leases.renew, last=False)
 
     def complete(self) -> None:
-        """End the experiment with what was reported."""
-        self._tell(self._leases.finish)
+        """End the experiment with what was reported; without the last validation, which came too late, as timed out."""
+        if len(self._val_losses) < self._claim.config.n_evals:
+            self.time_out()
+        else:
+            self._tell(self._leases.finish)
 
     def fail(self, reason: str, message: str) -> None:
         """End the experiment as failed."""
@@ -103,7 +106,7 @@ class LeaseKeeper:
                 return
             try:
                 if self.out_of_time:
-                    self.time_out()
+                    self.complete()
                 else:
                     self._tell(self._leases.renew, last=False)
             except OperationalError as error:

@@ -86,17 +86,16 @@ class Worker:
             if keeper.over.is_set():
                 return
             if keeper.out_of_time:
-                keeper.time_out()
-                return
+                break
             if self._should_stop():
                 run.save()
                 keeper.give_back()
                 return
-            if run.advance():
+            validated = run.advance()
+            if validated:
                 keeper.report(run.val_losses, run.val_steps)
-                run.save()
-            else:
-                run.save(if_due=True)
+            if not run.finished:
+                run.save(if_due=not validated)
         keeper.complete()
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import fields
@@ -66,6 +67,8 @@ class WorkerPool:
                 process.terminate()
             code = process.wait()
             self._leases.reclaim(name)
+            if time.monotonic() - started > _LONGEST_WAIT:
+                wait = _FIRST_WAIT  # it is not one that dies as soon as it starts
             if not self._stopping.is_set():
                 print(f"worker {name} ended with code {code}; starting another in {wait:g} s", file=sys.stderr)
             self._stopping.wait(wait)
