@@ -134,7 +134,7 @@ def check_state_dict_is_the_unsharded_one():
         optimizer.load_state_dict(AdamW(other.parameters()).state_dict())
 
 
-ON_TWO = (
+CHECKS = (
     check_equals_unsharded,
     check_equals_torch_zero,
     check_groups_added_later,
@@ -142,16 +142,9 @@ ON_TWO = (
     check_parameters_without_gradient_and_closures,
     check_state_dict_is_the_unsharded_one,
 )
-ON_THREE = (check_equals_unsharded, check_each_rank_has_its_share, check_state_dict_is_the_unsharded_one)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ON_TWO, ids=names(ON_TWO))
-def test_on_two_ranks(check):
-    expect_success(check, ON_TWO, 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("check", ON_THREE, ids=names(ON_THREE))
+@pytest.mark.parametrize("check", CHECKS, ids=names(CHECKS))
 def test_on_three_ranks(check):
-    expect_success(check, ON_THREE, 3)
+    expect_success(check, CHECKS, 3)
