@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -48,20 +49,22 @@ def _run_rank(
     # In a process group of its own a rank does not get the terminal's Ctrl-C, only what the watching process sends.
     os.setpgid(0, 0)
     torch.set_num_threads(num_threads)
-    try:
-        with local_process_group(rank, world_size, folder, device):
+    with ExitStack() as membership:
+        try:
+            membership.enter_context(local_process_group(rank, world_size, folder, device))
             outcome = ("result", function(*arguments), "")
-    except UsageError as error:
-        outcome = ("usage", str(error), "")
-    except Exception as error:
-        outcome = ("error", f"{type(error).__name__}: {error}", traceback.format_exc())
-    path = Path(folder) / f"{rank}.outcome"
-    path.with_suffix(".part").write_bytes(pickle.dumps((time.monotonic(), *outcome)))
-    path.with_suffix(".part").replace(path)
-    if outcome[0] != "result":
-        sys.stdout.flush()
-        # Without the usual clean-up, which may wait for ranks that are gone.
-        os._exit(1)
+        except UsageError as error:
+            outcome = ("usage", str(error), "")
+        except Exception as error:
+            outcome = ("error", f"{type(error).__name__}: {error}", traceback.format_exc())
+        # Written while the others still have their connection, so that theirs is the later time.
+        path = Path(folder) / f"{rank}.outcome"
+        path.with_suffix(".part").write_bytes(pickle.dumps((time.monotonic(), *outcome)))
+        path.with_suffix(".part").replace(path)
+        if outcome[0] != "result":
+            sys.stdout.flush()
+            # Without the usual clean-up, which may wait for ranks that are gone.
+            os._exit(1)
 
 
 def run_ranks(
