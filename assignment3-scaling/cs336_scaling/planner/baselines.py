@@ -63,15 +63,15 @@ def random_search(space: Space, laboratory: Laboratory, seed: int) -> BaseModel:
 
 
 def fixed_ratio(space: Space, laboratory: Laboratory) -> BaseModel:
-    """20 tokens per parameter; a sweep of eight learning rates, an eighth of the budget each, at a default batch size.
+    """20 tokens per parameter; a sweep of six learning rates at 15 % of the budget each, at a default batch size.
 
     The best learning rate is used for the target as it is.
     """
     total = laboratory.budget().total
     batch = space.sweep_batches[-1]
     best_loss, best_lr = np.inf, float(np.median(space.sweep_lrs))
-    cost = space.level(total / 10)  # leaves room for what a server reserves above the expected time
-    for lr in np.geomspace(min(space.sweep_lrs), max(space.sweep_lrs), 8):
+    cost = space.level(0.15 * total)
+    for lr in np.geomspace(min(space.sweep_lrs), max(space.sweep_lrs), 6):
         config = space.config(_with_ratio(space, cost, TOKENS_PER_PARAMETER, batch), float(lr), cost)
         if space.reserve(config) > laboratory.budget().remaining:
             break

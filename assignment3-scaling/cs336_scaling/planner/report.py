@@ -38,8 +38,8 @@ def _row(step: Step, space: Space) -> list[object]:
 def _stage_section(stage: str, plan: Plan, space: Space) -> Section:
     steps = [step for step in plan.steps if step.stage == stage]
     header = [
-        f"cost at most ({space.unit})", "block parameters", "tokens", "batch (tokens)", "learning rate", "foretold", "loss",
-        "why",
+        f"cost at most ({space.unit})", "block parameters", "tokens", "batch (tokens)", "learning rate", "foretold",
+        "loss", "why",
     ]  # fmt: skip
     cost = sum(step.outcome.cost for step in steps)
     caption = f"{len(steps)} runs, {cost:.3g} {space.unit}, {100 * cost / plan.total:.1f} % of the budget."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from cs336_scaling.compute import training_flops_per_token
 from cs336_scaling.schemas.edition_2026 import ArchitectureConfig, TrainingConfig
 from cs336_scaling.schemas.limits import SEQUENCE_LENGTH
 
@@ -35,12 +36,6 @@ class _Work:
         startup, per_flop, half_width, per_step, per_layer, per_parameter = np.exp(log_coefficients)
         per_update = per_step + per_layer * self.layers + per_parameter * self.parameters
         return startup + self.flops * per_flop * (1 + half_width / self.width) + self.steps * per_update
-
-
-def training_flops_per_token(shape: ArchitectureConfig) -> float:
-    """6 per weight of blocks and output head, and attention's scores (PaLM, arXiv:2204.02311, appendix B)."""
-    weights = shape.num_block_parameters + shape.vocab_size * shape.hidden_size
-    return 6 * weights + 12 * shape.num_hidden_layers * shape.hidden_size * SEQUENCE_LENGTH
 
 
 def _work(shape: ArchitectureConfig, batch: int, steps: float) -> _Work:
