@@ -1,0 +1,1 @@
+"""Reading web archives: WARC, WET and WAT files, whole or damaged."""
