@@ -88,12 +88,14 @@ def _parse_options(text: str, start: int = 0) -> tuple[list[_Sequence], int]:
             )
 
 
-@functools.cache
-def _grammar() -> dict[str, _Rule]:
-    """The rules by name, read from the text file beside this module."""
-    rules: dict[str, _Rule] = {}
+Grammar: TypeAlias = "dict[str, _Rule]"
+
+
+def read_grammar(text: str) -> Grammar:
+    """The rules by name, from a grammar in the notation that `story_grammar.txt` explains."""
+    rules: Grammar = {}
     rule, many_in_a_line = _Rule((), []), False
-    for line in resources.files(__package__).joinpath("story_grammar.txt").read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         if header := _HEADER.match(line):
             name, forms, many_in_a_line = header[1], (header[2] or "").split(), bool(header[3])
             rule = rules[name] = _Rule((name, *(f"{name}.{form}" for form in forms)), [])
@@ -105,12 +107,17 @@ def _grammar() -> dict[str, _Rule]:
     return rules
 
 
+@functools.cache
+def _story_grammar() -> Grammar:
+    return read_grammar(resources.files(__package__).joinpath("story_grammar.txt").read_text(encoding="utf-8"))
+
+
 class _Story:
     """The writing of one story: what it remembers and what it has used."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, grammar: Grammar, rng: random.Random) -> None:
         self._random = rng.random
-        self._rules = _grammar()
+        self._rules = grammar
         self._memory: dict[str, str] = {}
         self._used: dict[str, set[int]] = {}
 
@@ -165,6 +172,13 @@ def _tidy(text: str) -> str:
     return text.strip()
 
 
+def expand(grammar: Grammar, template: str, rng: random.Random) -> str:
+    """One text from a template in the grammar's notation, such as "$greeting ¶ $story"; `rng` is advanced."""
+    (sequence,), out = _parse_options(template)[0], []
+    _Story(grammar, rng).write(sequence, out)
+    return _tidy("".join(out))
+
+
 def generate_story(rng: random.Random) -> str:
     """One story of 80 to 300 words, in paragraphs separated by an empty line.
 
@@ -175,9 +189,7 @@ def generate_story(rng: random.Random) -> str:
         The story, without a final newline or end-of-text mark.
     """
     while True:
-        out: list[str] = []
-        _Story(rng).write((_Fresh("story", ""),), out)
-        story = _tidy("".join(out))
+        story = expand(_story_grammar(), "$story", rng)
         if MIN_WORDS <= len(story.split()) <= MAX_WORDS:
             return story
 

@@ -47,7 +47,7 @@ class ArchiveFile:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         try:
-            file = open(self.path, "rb")
+            file = open(self.path, "rb")  # noqa: SIM115 - closed in __exit__
         except (FileNotFoundError, IsADirectoryError):
             raise UsageError(f"{path} is not a file; the path of a WARC, WET or WAT file is needed") from None
         self.stream: BinaryIO | DecompressedStream = file
