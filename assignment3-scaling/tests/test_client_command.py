@@ -36,9 +36,9 @@ def scaling(server, tmp_path, capsys):
 
 def test_2026_from_budget_to_final_submission(scaling, tmp_path):
     assert "left 43,200" in scaling("budget")
-    assert "1 new runs would take 600 s; 0 are free" in scaling("submit", "--dry-run", *SMALL)
+    assert "1 new run would take 600 s; 0 are free" in scaling("submit", "--dry-run", *SMALL)
     assert "43,200 s left of the budget" not in scaling("submit", "--wait", "--poll_seconds", 0.01, *SMALL)
-    assert "0 new runs would take 0 s; 1 are free" in scaling("submit", "--dry-run", *SMALL)
+    assert "0 new runs would take 0 s; 1 is free" in scaling("submit", "--dry-run", *SMALL)
     assert "there already" in scaling("submit", *SMALL)
     table = scaling("experiments")
     assert "completed" in table
@@ -50,7 +50,7 @@ def test_2026_from_budget_to_final_submission(scaling, tmp_path):
 
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps([config.model_dump(mode="json"), small_config(192).model_dump(mode="json")]))
-    assert "1 new runs would take 600 s; 1 are free" in scaling("submit", plan, "--dry-run")
+    assert "1 new run would take 600 s; 1 is free" in scaling("submit", plan, "--dry-run")
     assert len(json.loads(scaling("submit", plan, "--json"))) == 2
     assert len(json.loads(scaling("experiments", "--json"))) == 2
 
@@ -64,9 +64,9 @@ def test_2026_from_budget_to_final_submission(scaling, tmp_path):
 def test_2025_budget_queries_and_runs(scaling):
     edition = ("--edition", "2025")
     assert "left 2e+18" in scaling("budget", *edition)
-    assert "1 new runs would take 1e+16 FLOPs" in scaling("submit", *edition, "--train_flops", 1e16, "--dry-run")
+    assert "1 new run would take 1e+16 FLOPs" in scaling("submit", *edition, "--train_flops", 1e16, "--dry-run")
     assert "1e+16 FLOPs used so far" in scaling("submit", *edition, "--train_flops", 1e16)
-    assert "1 are free" in scaling("submit", *edition, "--train_flops", 1e16, "--dry-run")
+    assert "1 is free" in scaling("submit", *edition, "--train_flops", 1e16, "--dry-run")
     assert json.loads(scaling("budget", *edition, "--json"))["total_flops_used"] == 1e16
     assert "4 x 256" in scaling("experiments", *edition)
 
@@ -76,8 +76,8 @@ def test_a_dry_run_needs_no_server(monkeypatch, capsys):
     main(["submit", "--dry-run"])
     main(["submit", "--dry-run", "--edition", "2025", "--train_flops", "1e17"])
     assert capsys.readouterr().out.splitlines() == [
-        "1 new runs would take 600 s; 0 are free (repeated).",
-        "1 new runs would take 1e+17 FLOPs; 0 are free (repeated).",
+        "1 new run would take 600 s; 0 are free (repeated).",
+        "1 new run would take 1e+17 FLOPs; 0 are free (repeated).",
     ]
 
 

@@ -140,12 +140,16 @@ def _main_2025(arguments: argparse.Namespace) -> None:
         elif arguments.dry_run:
             print(client.plan_cost(queries).sentences())
         else:
+            answers = []
             for query in queries:
-                answer = client.loss(query)
-                if arguments.json:
-                    _print_json({**query.model_dump(), **answer.model_dump()})
-                else:
-                    print(f"loss {answer.loss:.4f}; {answer.total_flops_used:.6g} FLOPs used so far")
+                answers.append({**query.model_dump(), "loss": client.loss(query).loss})
+                if not arguments.json:
+                    shape = f"{query.num_layers} x {query.d_model}, {query.train_flops:.0e} FLOPs"
+                    print(f"loss {answers[-1]['loss']:.4f} ({shape})")
+            if arguments.json:
+                _print_json(answers)
+            else:
+                print(f"{client.total_flops_used():.6g} FLOPs used so far")
 
 
 def _main_2026(arguments: argparse.Namespace) -> None:

@@ -42,9 +42,9 @@ class PlanCost(Generic[Run]):
 
     def sentences(self) -> str:
         """The answer in words."""
-        text = (
-            f"{len(self.new)} new runs would take {self.cost:,.6g} {self.unit}; {len(self.free)} are free (repeated)."
-        )
+        count, free = len(self.new), len(self.free)
+        text = f"{count} new run{'' if count == 1 else 's'} would take {self.cost:,.6g} {self.unit}"
+        text += f"; {free} {'is' if free == 1 else 'are'} free (repeated)."
         if self.remaining is not None:
             text += f" Left of the budget: {self.remaining:,.6g} {self.unit}, enough for {self.affordable} of them."
         return text

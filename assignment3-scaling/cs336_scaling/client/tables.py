@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +18,10 @@ def budget_view(used: float, reserved: float, total: float, unit: str) -> Render
     left = max(0.0, total - used - reserved)
     share = 0.0 if total <= 0 else 100 * (used + reserved) / total
     numbers = f"used {used:,.6g}  reserved {reserved:,.6g}  left {left:,.6g}  of {total:,.6g} {unit}"
-    return Group(ProgressBar(total=100, completed=min(100.0, share), width=60), Text(numbers))
+    lines = Table.grid()
+    lines.add_row(ProgressBar(total=100, completed=min(100.0, share), width=60))
+    lines.add_row(Text(numbers))
+    return lines
 
 
 def budget_2026_view(budget: Budget, experiments: Sequence[Experiment]) -> RenderableType:
