@@ -282,7 +282,7 @@ class QueueLife(RuleBasedStateMachine):
             )  # fmt: skip
 
 
-TestQueueLife = QueueLife.TestCase
+TestQueueLife = pytest.mark.slow(QueueLife.TestCase)
 # Every step is several transactions on a disk: looking for a shorter failing story would take minutes.
 TestQueueLife.settings = settings(
     deadline=None, derandomize=True, max_examples=20, stateful_step_count=25, phases=[Phase.explicit, Phase.generate]
