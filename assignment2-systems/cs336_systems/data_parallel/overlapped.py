@@ -47,21 +47,19 @@ class OverlappedDDP(DataParallel):
         has_gradient = [parameter.grad is not None for parameter in self.trainable]
         for bucket in self._buckets[len(self._in_flight) :]:
             self._send(bucket)
-        sent = self._in_flight
-        for work, buffer in sent:
+        for work, buffer in self._in_flight:
             work.wait()
             buffer /= self.world_size
+        self._in_flight = []
         arrived = list(self._arrived)
-        used = None
         try:
             used = self._share(has_gradient)
         finally:
-            self._in_flight = []
             self.start_batch()
         for parameter, flag in zip(self.trainable, used, strict=True):
             if not flag:
                 parameter.grad = None
-        if not self._order_is_measured:
+        if self.trainable and not self._order_is_measured:
             self._adopt_first_ranks_order(arrived)
 
     def _cut(self, order: list[nn.Parameter]) -> list[Bucket]:
