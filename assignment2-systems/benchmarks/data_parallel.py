@@ -5,7 +5,7 @@ torch.distributed.fsdp.fully_shard (each block, then the whole). Same model, sam
 times, all sides live in the same processes and take turns step by step, so that whatever else the machine does meets
 all alike. For the memory, each side has processes of its own. The losses of all must agree, or nothing is reported.
 
-    uv run python benchmarks/data_parallel.py        (about 3 minutes)
+    uv run python benchmarks/data_parallel.py        (about 4 minutes on a quiet machine)
 """
 
 import argparse
