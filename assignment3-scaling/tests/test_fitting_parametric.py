@@ -119,14 +119,14 @@ def test_the_published_law_gives_the_papers_exponents():
 
 def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
     hits = 0
-    for seed in range(20):
+    for seed in range(12):
         runs = example_runs(seed=seed, noise=0.003, sizes=5)
 
         def statistics(sample):
             return {"exponent": METHODS["chinchilla"](sample, start=PUBLISHED).exponents[0]}
 
         hits += PUBLISHED.exponents[0] in bootstrap(runs, statistics, samples=20, seed=seed).interval("exponent", 0.9)
-    assert 13 <= hits <= 20  # 18 expected; the bootstrap of 35 runs is a little narrow
+    assert 7 <= hits <= 12  # 11 expected; the bootstrap of 35 runs is a little narrow
 
 
 def test_bootstrap_keeps_strata_and_counts_failures():

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from .api_server import running_server
 
 from cs336_basics.command_line import UsageError
 from cs336_scaling.client.flops import ScalingClient2025
@@ -22,6 +21,8 @@ from cs336_scaling.planner.space import Choice
 from cs336_scaling.planner.strategy import Planner
 from cs336_scaling.planner.wall_clock_space import WallClockSpace
 from cs336_scaling.simulate.world import World
+
+from .api_server import running_server
 
 SCRIPT = Path(__file__).parents[1] / "scripts/plan.py"
 SEED = 1003  # a tuning world; the benchmark's are 0 to 19

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize_scalar
 
-from cs336_scaling.planner.runtime_model import RuntimeModel
+from cs336_scaling.planner.runtime_model import RuntimeModel, Work
 from cs336_scaling.planner.space import Choice
 from cs336_scaling.planner.surrogate import PRIORS, Settings, Surrogate, fit_surrogate, log_best_lr, log_loss
 from cs336_scaling.planner.wall_clock_space import WallClockSpace
@@ -93,8 +93,8 @@ def test_times_of_a_simulated_machine_are_learned(seed):
     config = space.config(Choice(1536, 192), 1e-3, 20_000)
     expected = float(world.expected_seconds([config])[0])
     shape, steps = config.architecture_config, config.num_steps
-    assert space.runtime.seconds(shape, 192, steps) == pytest.approx(expected, rel=0.1)
-    assert space.runtime.relative_sd(shape, 192, steps) < 0.1
+    assert space.runtime.seconds(Work.of(shape, 192), steps) == pytest.approx(expected, rel=0.1)
+    assert space.runtime.relative_sd(Work.of(shape, 192), steps) < 0.1
     # A target's configuration leaves room for what is not known.
     target = space.config(Choice(1536, 192), 3e-4, 172_800, for_target=True)
     assert 0.7 * 172_800 < float(world.expected_seconds([target])[0]) < 172_800
@@ -106,17 +106,17 @@ def test_a_stopped_run_is_a_lower_bound():
     shape, steps = config.architecture_config, config.num_steps
     model = RuntimeModel()
     model.learn(config, 5.0, stopped=True)  # shorter than foretold: says nothing
-    assert model.seconds(shape, 32, steps) == pytest.approx(RuntimeModel().seconds(shape, 32, steps))
+    assert model.seconds(Work.of(shape, 32), steps) == pytest.approx(RuntimeModel().seconds(Work.of(shape, 32), steps))
     model.learn(config, 600.0, stopped=True)
-    assert model.seconds(shape, 32, steps) > 500
+    assert model.seconds(Work.of(shape, 32), steps) > 500
 
 
 def test_a_thousand_times_slower_machine_is_learned_from_a_few_runs():
     space, model = WallClockSpace(), RuntimeModel()
     for width, batch, cost in ((64, 8, 30), (128, 8, 30), (256, 16, 60)):
         config = space.config(Choice(width, batch), 1e-3, cost)
-        slow = 1000 * space.runtime.seconds(config.architecture_config, batch, config.num_steps)
+        slow = 1000 * space.runtime.seconds(Work.of(config.architecture_config, batch), config.num_steps)
         model.learn(config, slow, stopped=False)
     config = space.config(Choice(512, 32), 1e-3, 60)
-    slow = 1000 * space.runtime.seconds(config.architecture_config, 32, config.num_steps)
-    assert model.seconds(config.architecture_config, 32, config.num_steps) == pytest.approx(slow, rel=1.0)
+    slow = 1000 * space.runtime.seconds(Work.of(config.architecture_config, 32), config.num_steps)
+    assert model.seconds(Work.of(config.architecture_config, 32), config.num_steps) == pytest.approx(slow, rel=1.0)

@@ -6,6 +6,7 @@ Both run in the planner's own space of configurations, so the difference is in h
 import numpy as np
 from pydantic import BaseModel
 
+from cs336_basics.command_line import UsageError
 from cs336_scaling.planner.laboratory import Laboratory
 from cs336_scaling.planner.space import Choice, Space
 from cs336_scaling.planner.surrogate import Settings
@@ -30,6 +31,9 @@ def random_search(space: Space, laboratory: Laboratory, seed: int) -> BaseModel:
     """Random sizes, batches, learning rates and costs (0.5 % to 30 % of the budget, log-uniform) until it is spent.
 
     The run with the lowest loss is scaled to the target: same tokens per parameter, batch size and learning rate.
+
+    Raises:
+        UsageError: no run came to an end.
     """
     random = np.random.default_rng(seed)
     total = laboratory.budget().total
@@ -55,7 +59,8 @@ def random_search(space: Space, laboratory: Laboratory, seed: int) -> BaseModel:
             settings = space.settings(config)
             best_loss = outcome.loss
             best = float(settings.tokens[0] / _parameters(settings)[0]), choice.batch, lr
-    assert best is not None, "no run of the random search came to an end"
+    if best is None:
+        raise UsageError(f"the budget is {total:g} {space.unit}; no run of the random search came to an end in it")
     ratio, batch, lr = best
     return space.config(
         _with_ratio(space, space.target, ratio, batch, for_target=True), lr, space.target, for_target=True

@@ -7,7 +7,8 @@ All six coefficients are positive, so they are fitted as logarithms, with broad 
 and a factor of a thousand or more either way.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -22,38 +23,37 @@ _NOISE = 0.02
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What a run asks of a machine."""
+class Work:
+    """What each step of a run asks of a machine; numbers, or arrays of one length."""
 
-    flops: float
-    width: float
-    steps: float
-    layers: float
-    parameters: float
+    flops: float | np.ndarray
+    width: float | np.ndarray
+    layers: float | np.ndarray
+    parameters: float | np.ndarray
 
-    def seconds(self, log_coefficients: np.ndarray) -> float:
-        """The time it takes."""
+    @classmethod
+    def of(cls, shape: ArchitectureConfig, batch: int) -> "Work":
+        """A model's, for a batch in sequences."""
+        flops = float(batch * SEQUENCE_LENGTH * training_flops_per_token(shape))
+        return cls(flops, float(shape.hidden_size), float(shape.num_hidden_layers), float(shape.num_parameters))
+
+    @classmethod
+    def stack(cls, works: "Sequence[Work]") -> "Work":
+        """Arrays of many."""
+        return cls(*(np.array([getattr(work, field.name) for work in works]) for field in fields(cls)))
+
+    def seconds(self, log_coefficients: np.ndarray, steps: float | np.ndarray) -> float | np.ndarray:
+        """The time that so many steps take."""
         startup, per_flop, half_width, per_step, per_layer, per_parameter = np.exp(log_coefficients)
-        per_update = per_step + per_layer * self.layers + per_parameter * self.parameters
-        return startup + self.flops * per_flop * (1 + half_width / self.width) + self.steps * per_update
-
-
-def _work(shape: ArchitectureConfig, batch: int, steps: float) -> _Work:
-    tokens = steps * batch * SEQUENCE_LENGTH
-    return _Work(
-        tokens * training_flops_per_token(shape),
-        shape.hidden_size,
-        steps,
-        shape.num_hidden_layers,
-        shape.num_parameters,
-    )
+        update = per_step + per_layer * self.layers + per_parameter * self.parameters
+        return startup + steps * (self.flops * per_flop * (1 + half_width / self.width) + update)
 
 
 class RuntimeModel:
     """Learns from runs that did all their steps, and of one that was stopped that it takes at least that long."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[_Work, float, bool]] = []
+        self._seen: list[tuple[Work, int, float, bool]] = []
         self._log_coefficients = _PRIOR
         self._covariance = np.diag(_PRIOR_SD**2)
 
@@ -65,14 +65,14 @@ class RuntimeModel:
             seconds: its wall-clock time.
             stopped: whether it was stopped then, at its time limit, instead of doing all its steps.
         """
-        work = _work(config.architecture_config, config.train_batch_size, config.num_steps)
-        self._seen.append((work, seconds, stopped))
+        self._seen.append(
+            (Work.of(config.architecture_config, config.train_batch_size), config.num_steps, seconds, stopped)
+        )
+        works = Work.stack([work for work, *_ in self._seen])
+        steps, times, lower_bounds = (np.array(column) for column in list(zip(*self._seen, strict=True))[1:])
 
         def residuals(log_coefficients: np.ndarray) -> np.ndarray:
-            misfit = np.array([
-                np.log(work.seconds(log_coefficients) / seen) / _NOISE for work, seen, _ in self._seen
-            ])  # fmt: skip
-            lower_bounds = np.array([stopped for _, _, stopped in self._seen])
+            misfit = np.log(works.seconds(log_coefficients, steps) / times) / _NOISE
             misfit = np.where(lower_bounds, np.minimum(misfit, 0), misfit)
             return np.concatenate([misfit, (log_coefficients - _PRIOR) / _PRIOR_SD])
 
@@ -80,21 +80,20 @@ class RuntimeModel:
         self._log_coefficients = fit.x
         self._covariance = np.linalg.inv(fit.jac.T @ fit.jac)
 
-    def seconds(self, shape: ArchitectureConfig, batch: int, steps: float) -> float:
+    def seconds(self, work: Work, steps: float | np.ndarray) -> float | np.ndarray:
         """The expected time of a run."""
-        return _work(shape, batch, steps).seconds(self._log_coefficients)
+        return work.seconds(self._log_coefficients, steps)
 
-    def relative_sd(self, shape: ArchitectureConfig, batch: int, steps: float) -> float:
+    def relative_sd(self, work: Work, steps: float | np.ndarray) -> float | np.ndarray:
         """Standard deviation of the log of that time: of what is unknown, not of one run's luck."""
-        work = _work(shape, batch, steps)
-        shifts = 1e-4 * np.eye(len(_PRIOR))
-        gradient = np.array([
-            (np.log(work.seconds(self._log_coefficients + h)) - np.log(work.seconds(self._log_coefficients - h))) / 2e-4
-            for h in shifts
+        mode = self._log_coefficients
+        gradient = np.stack([
+            np.log(work.seconds(mode + shift, steps) / work.seconds(mode - shift, steps)) / 2e-4
+            for shift in 1e-4 * np.eye(len(_PRIOR))
         ])  # fmt: skip
-        return float(np.sqrt(gradient @ self._covariance @ gradient))
+        return np.sqrt(np.einsum("i...,ij,j...->...", gradient, self._covariance, gradient))
 
-    def steps_in(self, shape: ArchitectureConfig, batch: int, seconds: float) -> int:
-        """The steps that fit into a time; at least 1. Time is linear in steps."""
-        at_zero, at_one = self.seconds(shape, batch, 0), self.seconds(shape, batch, 1)
-        return max(1, int((seconds - at_zero) / (at_one - at_zero)))
+    def steps_in(self, work: Work, seconds: float | np.ndarray) -> np.ndarray:
+        """The whole steps that fit into a time; at least 1. Time is linear in steps."""
+        at_zero, at_one = self.seconds(work, 0), self.seconds(work, 1)
+        return np.maximum(1, np.floor((seconds - at_zero) / (at_one - at_zero)))

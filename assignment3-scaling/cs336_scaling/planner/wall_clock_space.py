@@ -3,7 +3,7 @@
 import numpy as np
 
 from cs336_scaling.planner.laboratory import Outcome
-from cs336_scaling.planner.runtime_model import RuntimeModel
+from cs336_scaling.planner.runtime_model import RuntimeModel, Work
 from cs336_scaling.planner.space import ASPECT, Choice
 from cs336_scaling.planner.surrogate import Settings
 from cs336_scaling.schemas.edition_2026 import ArchitectureConfig, TargetConfig, TrainingConfig
@@ -12,9 +12,8 @@ from cs336_scaling.schemas.limits import BUDGET_2026_SECONDS, SEQUENCE_LENGTH, T
 HEAD_DIM = 64
 _HEADS = np.unique(np.round(np.geomspace(1, 64, 34))).astype(int)
 _BATCHES = tuple(int(base * 2**power) for power in range(3, 11) for base in (1, 1.5))  # 8, 12, 16, 24, … 1536
-_FEED_FORWARD = (
-    8 / 3
-)  # SwiGLU's three matrices as large as a plain layer's two of 4 · width (Shazeer, arXiv:2002.05202)
+_FEED_FORWARD = 8 / 3
+"""Makes SwiGLU's three matrices as large as a plain layer's two of 4 · width (Shazeer 2020, arXiv:2002.05202)."""
 
 
 class WallClockSpace:
@@ -49,9 +48,18 @@ class WallClockSpace:
         self.target = target
         self.sweep_batches: tuple[int, ...] = tuple(min(batch, largest_batch) for batch in (32, 128))
         self._vocab_size, self._dtype = vocab_size, dtype
-        self._batches = [batch for batch in _BATCHES if batch <= largest_batch]
         self._shapes: dict[int, ArchitectureConfig] = {}
-        self._widths = [int(heads) * HEAD_DIM for heads in _HEADS if heads * HEAD_DIM <= widest]
+        self._choices = [
+            Choice(int(heads) * HEAD_DIM, batch)
+            for heads in _HEADS for batch in _BATCHES if heads * HEAD_DIM <= widest and batch <= largest_batch
+        ]  # fmt: skip
+        shapes = [self.shape(choice.width) for choice in self._choices]
+        self._work = Work.stack([Work.of(s, choice.batch) for s, choice in zip(shapes, self._choices, strict=True)])
+        self._sizes = (
+            np.array([float(shape.num_block_parameters) for shape in shapes]),
+            np.array([float(shape.num_embedding_parameters) for shape in shapes]),
+            np.array([float(choice.batch * SEQUENCE_LENGTH) for choice in self._choices]),
+        )
         self.runtime = RuntimeModel()
 
     def shape(self, width: int) -> ArchitectureConfig:
@@ -72,38 +80,25 @@ class WallClockSpace:
         """Any number of seconds from 1 to the API's limit."""
         return min(cost, BUDGET_2026_SECONDS) if cost >= 1 else 0.0
 
-    def _steps(self, choice: Choice, cost: float, for_target: bool) -> int:
-        shape = self.shape(choice.width)
-        if for_target:  # a run that does not end in time is worth nothing: leave two standard deviations
-            unknown = self.runtime.relative_sd(shape, choice.batch, self.runtime.steps_in(shape, choice.batch, cost))
-            cost = cost * np.exp(-2 * np.hypot(unknown, 0.01))
-        return self.runtime.steps_in(shape, choice.batch, cost)
+    def _steps(self, work: Work, cost: float, for_target: bool) -> np.ndarray:
+        if not for_target:
+            return self.runtime.steps_in(work, cost)
+        # A run that does not end in time is worth nothing: leave two standard deviations.
+        unknown = self.runtime.relative_sd(work, self.runtime.steps_in(work, cost))
+        return self.runtime.steps_in(work, cost * np.exp(-2 * np.hypot(unknown, 0.01)))
 
     def choices(self, cost: float, for_target: bool = False) -> tuple[list[Choice], Settings]:
-        """All widths and batches that make at least 30 steps in a time."""
-        found, rows = [], []
-        for width in self._widths:
-            shape = self.shape(width)
-            for batch in self._batches:
-                choice = Choice(width, batch)
-                steps = self._steps(choice, cost, for_target)
-                if steps >= 30 or (width, batch) == (self._widths[0], self._batches[0]):
-                    tokens = steps * batch * SEQUENCE_LENGTH
-                    found.append(choice)
-                    rows.append(
-                        (
-                            shape.num_block_parameters,
-                            shape.num_embedding_parameters,
-                            tokens,
-                            batch * SEQUENCE_LENGTH,
-                            1.0,
-                        )
-                    )
-        return found, Settings(*np.array(rows, dtype=float).T)
+        """All widths and batches that make at least 30 steps in a time (the very smallest in any)."""
+        steps = self._steps(self._work, cost, for_target)
+        enough = steps >= 30
+        enough[0] = True
+        blocks, embeddings, batch = (column[enough] for column in self._sizes)
+        found = [choice for choice, kept in zip(self._choices, enough, strict=True) if kept]
+        return found, Settings(blocks, embeddings, steps[enough] * batch, batch, np.ones(len(found)))
 
     def config(self, choice: Choice, lr: float, cost: float, for_target: bool = False) -> TrainingConfig:
         """The experiment; the server stops it at 1.25 times its expected time, a target's at the target."""
-        steps = self._steps(choice, cost, for_target)
+        steps = int(self._steps(Work.of(self.shape(choice.width), choice.batch), cost, for_target))
         values = {
             "architecture_config": self.shape(choice.width).model_dump(),
             "optimizer_config": {
@@ -121,7 +116,7 @@ class WallClockSpace:
         return (TargetConfig if for_target else TrainingConfig).model_validate(values)
 
     def _limit(self, choice: Choice, steps: int) -> float:
-        seconds = self.runtime.seconds(self.shape(choice.width), choice.batch, steps)
+        seconds = self.runtime.seconds(Work.of(self.shape(choice.width), choice.batch), steps)
         return float(np.clip(np.ceil(1.25 * seconds + 5), 1.0, BUDGET_2026_SECONDS))
 
     def settings(self, config: TrainingConfig) -> Settings:
