@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_by_every_strategy(tmp_path):
             "ddp-flat": {"gradient_accumulation_steps": 2},
             "ddp": {"gradient_accumulation_steps": 4, "checkpoint_blocks": 2, "attention": "flash"},
             "ddp-bucketed": {"bucket_size_mb": 0.01},
-            "zero1": {},
+            "zero1": {"fused": True},
             "fsdp": {"gradient_accumulation_steps": 2},
             "tp": {},
             "pp": {"microbatches": 4},
@@ -288,12 +288,12 @@ def test_the_rank_that_failed_is_named_not_those_that_lost_it():
 
 
 def test_without_parallel_it_is_assignment_1_s_trainer(run_folder):
-    """One process, the same numbers bit for bit, and this package's attention and checkpointing to rounding."""
+    """One process, the same numbers bit for bit, and this package's own pieces to rounding."""
     ours = train_locally(_config("--train_steps", "3"), progress=False)
     plain = train(replace(_config("--train_steps", "3"), run_dir="plain", save_ckp_path="plain"), progress=False)
     states = [read_checkpoint(result.checkpoint_path)["model_state_dict"] for result in (ours, plain)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
-    other = _config("--train_steps", "3", "--attention", "plain", "--checkpoint_blocks", "1")
+    other = _config("--train_steps", "3", "--attention", "plain", "--checkpoint_blocks", "1", "--fused")
     assert train_locally(other, progress=False).final_val_loss == pytest.approx(ours.final_val_loss, rel=1e-5)
 
 
@@ -328,6 +328,8 @@ def test_layouts(flags, processes, sizes, data_strategy):
         ({"parallel": "ddp-flat", "pipeline": 2}, 4, "allowed are ddp and zero1, not ddp-flat"),
         ({"parallel": "pp", "checkpoint_blocks": 1}, 2, "checkpoint_blocks does not go with a pipeline"),
         ({"parallel": "tp", "compile": True}, 2, "compile goes with none, ddp-naive"),
+        ({"parallel": "fsdp", "fused": True}, 2, "fused goes with none, ddp-naive"),
+        ({"parallel": "ddp", "fused": True, "compile": True}, 2, "fused does not go with compile"),
     ],
 )
 def test_what_does_not_go_together_is_named(flags, processes, named):

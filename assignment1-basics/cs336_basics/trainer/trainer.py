@@ -147,10 +147,14 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for part_inputs, part_targets in zip(inputs.chunk(parts), targets.chunk(parts), strict=True):
             with self._autocast():
-                part_loss = cross_entropy(self._forward(part_inputs), part_targets) / parts
+                part_loss = self._loss(part_inputs, part_targets) / parts
             part_loss.backward()
             loss += part_loss.detach()
         return loss
+
+    def _loss(self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]) -> Float[Tensor, ""]:
+        """The mean loss of a batch."""
+        return cross_entropy(self._forward(inputs), targets)
 
     def _clip_gradient(self) -> Float[Tensor, ""]:
         """Clip the gradient as configured; returns its norm before."""
@@ -188,7 +192,7 @@ class Trainer:
             self.valid_tokens, batch_size, config.context_len, num_batches, self.device
         ):
             with self._autocast():
-                total += cross_entropy(self._forward(inputs), targets) * len(inputs)
+                total += self._loss(inputs, targets) * len(inputs)
             count += len(inputs)
         return total.item() / count
 

@@ -58,6 +58,7 @@ class ParallelTrainConfig(TrainConfig):
     checkpoint_blocks: int | None = setting(
         None, "layers whose activations are recomputed together in the backward pass", type=int, shown="keep them all"
     )
+    fused: bool = setting(False, "fused loss, norms and AdamW: less memory, and on a GPU Triton kernels")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +136,10 @@ class ParallelTrainConfig(TrainConfig):
             raise UsageError(f"a pipeline averages gradients itself; allowed are ddp and zero1, not {self.parallel}")
         if pipeline > 1 and self.checkpoint_blocks is not None:
             raise UsageError("checkpoint_blocks does not go with a pipeline; use more microbatches to save memory")
+        if self.fused and (tensor > 1 or pipeline > 1 or layout.data_strategy == "fsdp"):
+            raise UsageError("fused goes with none, ddp-naive, ddp-flat, ddp, ddp-bucketed and zero1 only")
+        if self.fused and self.compile:
+            raise UsageError("fused does not go with compile, which fuses in its own way; give one of them")
         if self.compile and (tensor > 1 or pipeline > 1 or layout.data_strategy == "fsdp"):
             raise UsageError("compile goes with none, ddp-naive, ddp-flat, ddp, ddp-bucketed and zero1 only")
 

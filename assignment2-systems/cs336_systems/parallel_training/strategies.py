@@ -22,6 +22,8 @@ from cs336_systems import tensor_parallel
 from cs336_systems.data_parallel import BucketedDDP, FlatDDP, NaiveDDP, OverlappedDDP
 from cs336_systems.data_parallel.base import DataParallel
 from cs336_systems.fsdp import FSDP
+from cs336_systems.fused.adamw import FusedAdamW
+from cs336_systems.fused.use import language_model_loss as fused_loss
 from cs336_systems.mesh import Mesh
 from cs336_systems.parallel_training.config import Layout, ParallelTrainConfig
 from cs336_systems.pipeline_parallel import PipelineParallel
@@ -81,6 +83,7 @@ class Replicated(Strategy):
             model.compile(dynamic=False)
         self.module = model
         self.loss_fn = tensor_parallel.language_model_loss(model)
+        self.fused = config.fused
         wrap = {
             "ddp-naive": NaiveDDP,
             "ddp-flat": FlatDDP,
@@ -97,6 +100,8 @@ class Replicated(Strategy):
 
     def loss(self, inputs: Tokens, targets: Tokens) -> Float[Tensor, ""]:
         with self.autocast():
+            if self.fused:  # past the logits, and so past the model's own forward pass
+                return fused_loss(self.module, inputs, targets)
             return self.loss_fn(self.replica(inputs), targets)
 
     def clip_gradient(self, max_norm: float) -> Float[Tensor, ""]:
@@ -218,9 +223,10 @@ def _make_optimizer(
     module: nn.Module, config: ParallelTrainConfig, layout: Layout, mesh: Mesh
 ) -> torch.optim.Optimizer:
     groups = decay_groups(module, config.weight_decay)
+    kind = FusedAdamW if config.fused else AdamW
     if layout.data_strategy == "zero1":
-        return ShardedOptimizer(groups, AdamW, process_group=mesh.data_group, **adamw_settings(config))
-    return AdamW(groups, **adamw_settings(config))
+        return ShardedOptimizer(groups, kind, process_group=mesh.data_group, **adamw_settings(config))
+    return kind(groups, **adamw_settings(config))
 
 
 def _autocast(config: ParallelTrainConfig, module: nn.Module) -> partial[AbstractContextManager]:

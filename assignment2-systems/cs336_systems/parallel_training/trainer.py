@@ -15,17 +15,31 @@ from cs336_basics.trainer.data_loading import evenly_spaced_batches, get_batch
 from cs336_basics.trainer.trainer import DivergenceError, Trainer, adamw_settings, decay_groups, require_finite_state
 from cs336_systems.attention_choice import attention_function
 from cs336_systems.checkpointing.blockwise import checkpoint_layers
+from cs336_systems.fused.adamw import FusedAdamW
+from cs336_systems.fused.use import language_model_loss, use_fused_pieces
 from cs336_systems.parallel_training.strategies import OptimizerState, State, make_strategy
 
 
 class SystemsTrainer(Trainer):
-    """Assignment 1's trainer for one process, with this package's attention and gradient checkpointing."""
+    """Assignment 1's trainer for one process, with this package's attention, checkpointing and fused pieces."""
 
     def _make_model(self) -> BasicsTransformerLM:
         config = self.config
         attention = None if config.attention is None else attention_function(config.attention)
         model = BasicsTransformerLM.from_config(self.model_config, attention_fn=attention).to(self.device)
+        if config.fused:
+            use_fused_pieces(model, attention=False)
         return model if config.checkpoint_blocks is None else checkpoint_layers(model, config.checkpoint_blocks)
+
+    def _build(self) -> None:
+        super()._build()
+        if self.config.fused:
+            self.optimizer = FusedAdamW(
+                decay_groups(self.model, self.config.weight_decay), **adamw_settings(self.config)
+            )
+
+    def _loss(self, inputs: Int[Tensor, "batch context"], targets: Int[Tensor, "batch context"]) -> Float[Tensor, ""]:
+        return language_model_loss(self.model, inputs, targets) if self.config.fused else super()._loss(inputs, targets)
 
 
 class ParallelTrainer(SystemsTrainer):
