@@ -52,7 +52,9 @@ def settle(config: ParallelTrainConfig, progress: bool = True) -> ParallelTrainC
     require_writable("save_ckp_path", Path(config.save_ckp_path))
     resume = config.resume_ckp and str(resolve_checkpoint(config.resume_ckp, config.save_ckp_path, say))
     open_training_data(config, announce=say)
-    return replace(config, run_dir=run_dir, resume_ckp=resume, device=str(device))
+    # "auto" stays in the checkpoint, so that the run may go on elsewhere.
+    name = config.device if resolve_device(config.device).type == device.type else device.type
+    return replace(config, run_dir=run_dir, resume_ckp=resume, device=name)
 
 
 def _train_as_rank(config: ParallelTrainConfig, progress: bool) -> TrainResult:
