@@ -59,6 +59,7 @@ class WorkerPool:
         while not self._stopping.is_set():
             name = f"{os.uname().nodename}-{uuid.uuid4().hex[:8]}"
             command = [sys.executable, "-m", "cs336_scaling.server.command", "worker", *self._flags]
+            started = time.monotonic()
             process = subprocess.Popen(
                 [*command, "--name", name, "--parent", str(os.getpid())], stdout=self._output, stderr=self._output
             )
