@@ -69,9 +69,8 @@ def _inflate(data: bytes, window: int) -> bytes:
         for start in range(0, len(data), _READ_BYTES):
             parts.append(decompressor.decompress(data[start : start + _READ_BYTES]))
     except zlib.error:
-        if not any(parts):
-            return data
-    return b"".join(parts) or data
+        pass
+    return b"".join(parts) if decompressor.eof or any(parts) else data
 
 
 def _unbrotli(data: bytes) -> bytes:
@@ -80,6 +79,5 @@ def _unbrotli(data: bytes) -> bytes:
         while part := reader.read(_READ_BYTES):
             parts.append(part)
     except OSError:
-        if not parts:
-            return data
-    return b"".join(parts) or data
+        return b"".join(parts) or data
+    return b"".join(parts)
