@@ -1,0 +1,1 @@
+"""The pipeline: from web archives to sharded JSONL of filtered, deduplicated documents."""
