@@ -16,6 +16,7 @@ from cs336_basics.trainer.gradient_clipping import clip_gradient
 from cs336_systems.checkpointing.blockwise import checkpoint_layers
 from cs336_systems.fsdp import FSDP
 from cs336_systems.fsdp.exchange import RowExchange
+from cs336_systems.fused.use import language_model_loss
 
 from .distributed_checks import expect_success, names, part_of
 from .parallel_cases import SHAPES, make_batches, make_model, make_optimizer
@@ -315,6 +316,13 @@ def check_a_weight_shared_with_another_kind_of_layer_is_refused():
         FSDP(model)
 
 
+def check_the_fused_loss_is_refused():
+    """It would read this rank's rows of the output head and take them for the vocabulary."""
+    model = FSDP(make_model())
+    with pytest.raises(UsageError, match="of the output head's 67 rows"):
+        language_model_loss(model.module, *make_batches(1)[0])
+
+
 def check_exchange_direct_and_native():
     world_size, rank = dist.get_world_size(), dist.get_rank()
     for rows in (0, 1, 2, 3, 7, 12):
@@ -345,6 +353,7 @@ ON_TWO = (
     check_odd_layers,
     check_an_error_in_a_layer_leaves_the_shards_in_place,
     check_a_weight_shared_with_another_kind_of_layer_is_refused,
+    check_the_fused_loss_is_refused,
     check_exchange_direct_and_native,
 )
 ON_THREE = (

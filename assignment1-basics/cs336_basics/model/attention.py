@@ -17,6 +17,17 @@ AttentionFunction = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 """f(q, k, v, is_causal) on tensors (..., heads, seq, d_head), for as many queries as keys."""
 
 
+def plain_attention(
+    q: Float[Tensor, "... heads seq d_head"],
+    k: Float[Tensor, "... heads seq d_head"],
+    v: Float[Tensor, "... heads seq d_head"],
+    is_causal: bool,
+) -> Float[Tensor, "... heads seq d_head"]:
+    """The `AttentionFunction` that holds each head's matrix of queries by keys whole."""
+    mask = causal_mask(q.shape[-2], k.shape[-2], q.device) if is_causal else None
+    return scaled_dot_product_attention(q, k, v, mask)
+
+
 def attention(
     q: Float[Tensor, "... heads seq d_head"],
     k: Float[Tensor, "... heads seq d_head"],
@@ -26,8 +37,7 @@ def attention(
     """The default `AttentionFunction`: in tiles on a CPU, in the plain form elsewhere and under `torch.compile`."""
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
         return tiled_attention(q, k, v, is_causal)
-    mask = causal_mask(q.shape[-2], k.shape[-2], q.device) if is_causal else None
-    return scaled_dot_product_attention(q, k, v, mask)
+    return plain_attention(q, k, v, is_causal)
 
 
 class CausalMultiHeadSelfAttention(nn.Module):

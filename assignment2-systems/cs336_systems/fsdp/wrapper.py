@@ -40,7 +40,8 @@ class FSDP(DataParallel):
     The optimizer is made on `parameters()` of this wrapper: the shards and the small parameters that stay whole. After
     `backward()` and before `optimizer.step()` every rank calls `finish_gradient_synchronization()`; then each `.grad`
     has the shape and type of its parameter and is (this rank's part of) the average over the ranks. All ranks must run
-    the same layers in the same order. Under `no_sync()` each rank keeps whole gradients.
+    the same layers in the same order. Under `no_sync()` each rank keeps whole gradients. `state_dict()` and
+    `load_state_dict()` are of this rank's shards; `full_state()` and `cs336_systems.fsdp.checkpoint` give the whole.
 
     Args:
         module: the model; the values of the group's first rank count. It is changed: its layers keep their type and

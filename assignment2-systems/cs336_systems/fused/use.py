@@ -3,6 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cs336_basics.command_line import UsageError
 from cs336_basics.model import BasicsTransformerLM, CausalMultiHeadSelfAttention, RMSNorm
 from cs336_systems.flash_attention import flash_attention
 from cs336_systems.fused.linear_cross_entropy import linear_cross_entropy
@@ -36,10 +37,20 @@ def language_model_loss(
     targets: Int[Tensor, "... seq"],
     ignore_index: int | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean cross-entropy of a model's next-token logits, which never exist as a whole.
+    """The mean cross-entropy of a model's next-token logits, in nats, which never exist as a whole.
 
     Args:
+        model: its output head is read here, outside of the head's own forward pass, so each rank must hold it whole.
         inputs, targets: token ids; a target of `ignore_index` does not count.
         ignore_index: None counts all targets.
+
+    Raises:
+        UsageError: the head is divided over ranks, by `FSDP` or `tensor_parallelize`.
     """
-    return linear_cross_entropy(model.hidden_states(inputs), model.lm_head.weight, targets, ignore_index)
+    weight = model.lm_head.weight
+    if len(weight) != model.config.vocab_size:
+        raise UsageError(
+            f"this rank holds {len(weight)} of the output head's {model.config.vocab_size} rows, and the fused loss "
+            "needs all of them; use the plain cross-entropy of the logits with FSDP and tensor parallelism"
+        )
+    return linear_cross_entropy(model.hidden_states(inputs), weight, targets, ignore_index)
