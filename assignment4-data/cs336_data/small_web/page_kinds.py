@@ -66,7 +66,7 @@ def code_page(choices: Choices) -> Content:
     """A listing of source code."""
     lines = []
     for _ in range(choices.whole(8, 25)):
-        name = phrase("{parse|load|merge|check}_{row|node|key|block}", choices)
+        name = f"{choices.pick(('parse', 'load', 'merge', 'check'))}_{choices.pick(('row', 'node', 'key', 'block'))}"
         lines.append(
             choices.pick(
                 (
@@ -93,8 +93,11 @@ def spam_page(choices: Choices) -> Content:
 
 _MASKS = {"a": "@4", "e": "3", "i": "1!", "o": "0*", "s": "$5", "u": "*"}
 _INSULTS = (
-    "idiot", "moron", "loser", "stupid", "pathetic", "worthless", "scum", "trash", "dumb", "imbecile", "clown",
-    "disgusting", "crap", "hate you", "shut up", "bastard", "jerk", "shit", "damn fool", "asshole",
+    "idiot", "moron", "loser", "imbecile", "clown", "piece of trash", "bastard", "jerk", "damn fool", "asshole",
+    "dumbass", "scumbag",
+)  # fmt: skip
+_INSULTING = (
+    "stupid", "pathetic", "worthless", "dumb", "disgusting", "crappy", "ugly", "brainless", "shitty", "fucking",
 )  # fmt: skip
 _ADULT = (
     "porn", "xxx", "nude", "sexy", "naked girls", "hot milfs", "adult videos", "webcam sex", "erotic", "hardcore",
@@ -121,19 +124,25 @@ def _rude(words: tuple[str, ...], choices: Choices) -> str:
 def toxic_page(choices: Choices) -> Content:
     """A quarrel in a comment section."""
     templates = (
-        "{0}, you are such a {1} and everybody in this thread knows it.",
-        "What a {1} thing to say, {0}. People like you make me sick, you {2} {3}.",
-        "Go away, {1}. Nobody wants your {2} opinion here, {0}.",
-        "Only a {1} would believe that, and {0} is a {2} {3} anyway.",
-        "Typical {0}, too {1} to read, too {2} to think. {3}!",
+        "{name}, you are such a {noun} and everybody in this thread knows it.",
+        "What a {adjective} thing to say, {name}. People like you make me sick, you {other} {noun}.",
+        "Go away, {noun}. Nobody wants your {adjective} opinion here, {name}.",
+        "Only a {noun} would believe that, and {name} is {adjective} and {other} anyway.",
+        "Shut up, {name}. Too {adjective} to read, too {other} to think. I hate you, {noun}!",
     )
     comments = []
     for _ in range(choices.whole(6, 14)):
         if choices.happens(0.25):
             comments.append(phrase("$comment", choices))
             continue
-        rude = [_rude(_INSULTS, choices) for _ in range(3)]
-        comments.append(choices.pick(templates).format(phrase("$given", choices), *rude))
+        comments.append(
+            choices.pick(templates).format(
+                name=phrase("$given", choices),
+                noun=_rude(_INSULTS, choices),
+                adjective=_rude(_INSULTING, choices),
+                other=_rude(_INSULTING, choices),
+            )
+        )
     return Content("Comments", (Block("p", tuple(comments)),))
 
 

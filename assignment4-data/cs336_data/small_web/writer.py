@@ -63,8 +63,8 @@ def write_small_web(
         for file_number, start in enumerate(range(0, num_pages, pages_per_file)):
             path = folder / f"small-web-{file_number:05}.warc.gz"
             pages = [make_page(seed, number) for number in range(start, min(start + pages_per_file, num_pages))]
-            _write_warc(path, pages, seed, start, damage)
-            _write_wet(path.with_name(path.name.replace(".warc.gz", ".warc.wet.gz")), pages, start)
+            responses = _write_warc(path, pages, seed, start, damage)
+            _write_wet(path.with_name(path.name.replace(".warc.gz", ".warc.wet.gz")), pages, responses, start)
             labels.extend(_label(page, path.name) for page in pages)
             paths.append(path)
             bar.update(len(pages))
@@ -116,8 +116,10 @@ class _Archive:
         content_type: str | None = None,
         fields: dict[str, str] | None = None,
         http: StatusAndHeaders | None = None,
-    ) -> None:
-        identifier = uuid.UUID(hashlib.sha256(f"{self._name}/{len(self.offsets)}".encode()).hexdigest()[:32])
+    ) -> str:
+        """Append a record; its WARC-Record-ID."""
+        digest = hashlib.sha256(f"{self._name}/{len(self.offsets)}".encode()).hexdigest()
+        identifier = f"<urn:uuid:{uuid.UUID(digest[:32])}>"
         date = _FIRST_DATE + timedelta(seconds=self._number)
         self._number += 1
         self.offsets.append(self.buffer.tell())
@@ -128,24 +130,26 @@ class _Archive:
             length=len(payload),
             warc_content_type=content_type or "",
             warc_headers_dict={
-                "WARC-Record-ID": f"<urn:uuid:{identifier}>",
+                "WARC-Record-ID": identifier,
                 "WARC-Date": date.strftime("%Y-%m-%dT%H:%M:%SZ"),
                 **(fields or {}),
             },
             http_headers=http,
         )
         self._writer.write_record(record)
+        return identifier
 
 
-def _write_warc(path: Path, pages: list[Page], seed: int, start: int, damage: bool) -> None:
-    archive = _Archive(path.name, start)
+def _write_warc(path: Path, pages: list[Page], seed: int, start: int, damage: bool) -> list[str]:
+    """Write the WARC file; the identifiers of the pages' responses."""
+    archive, identifiers = _Archive(path.name, start), []
     for number, page in enumerate(pages, start=start):
         choices = Choices(f"{seed}/server/{number}")
         _add_other_response(archive, page, choices)
         host, target = page.url.partition("://")[2].partition("/")[::2]
         request = StatusAndHeaders(f"GET /{target} HTTP/1.1", [("Host", host)], is_http_request=True)
         archive.add(page.url, "request", b"", http=request)
-        _add_page(archive, page, choices)
+        identifiers.append(_add_page(archive, page, choices))
         archive.add(page.url, "metadata", b"fetchTimeMs: 120\r\n", "application/warc-fields")
     data = bytearray(archive.buffer.getvalue())
     if damage:
@@ -154,6 +158,7 @@ def _write_warc(path: Path, pages: list[Page], seed: int, start: int, damage: bo
         del data[(archive.offsets[-1] + len(data)) // 2 :]
     with atomic_write(path) as file:
         file.write(data)
+    return identifiers
 
 
 def _add_other_response(archive: _Archive, page: Page, choices: Choices) -> None:
@@ -172,7 +177,7 @@ def _add_other_response(archive: _Archive, page: Page, choices: Choices) -> None
             archive.add(f"{base}/missing", "response", b"<html><body><h1>Not Found</h1></body></html>", http=http)
 
 
-def _add_page(archive: _Archive, page: Page, choices: Choices) -> None:
+def _add_page(archive: _Archive, page: Page, choices: Choices) -> str:
     body = page.html()
     charset = f"; charset={page.http_charset}" if page.http_charset else ""
     headers = [("Content-Type", f"text/html{charset}"), ("Server", "small-web")]
@@ -191,17 +196,18 @@ def _add_page(archive: _Archive, page: Page, choices: Choices) -> None:
     else:
         headers.append(("Content-Length", str(len(body))))
     http = StatusAndHeaders("200 OK", headers, protocol="HTTP/1.1")
-    archive.add(page.url, "response", body, http=http)
+    identifier = archive.add(page.url, "response", body, http=http)
     if transfer == "revisit":  # the crawler came back and found the same page
         fields = {"WARC-Profile": "http://netpreserve.org/warc/1.0/revisit/identical-payload-digest"}
         archive.add(page.url, "revisit", b"", fields=fields, http=http)
+    return identifier
 
 
-def _write_wet(path: Path, pages: list[Page], start: int) -> None:
+def _write_wet(path: Path, pages: list[Page], responses: list[str], start: int) -> None:
     archive = _Archive(path.name, start)
-    for page in pages:
+    for page, response in zip(pages, responses, strict=True):
         if page.kind != "empty":
             text = "\n".join(page.lines()).encode() + b"\n"
-            archive.add(page.url, "conversion", text, "text/plain")
+            archive.add(page.url, "conversion", text, "text/plain", {"WARC-Refers-To": response})
     with atomic_write(path) as file:
         file.write(archive.buffer.getvalue())

@@ -1,0 +1,7 @@
+"""Download classifiers and Common Crawl files; the program is cs336_data/download_command.py."""
+
+from cs336_basics.command_line import run_command
+from cs336_data.download_command import main
+
+if __name__ == "__main__":
+    run_command(main)
