@@ -19,7 +19,8 @@ _META_SCAN_BYTES = 4096  # browsers look at 1,024; generators that write long co
 _META_CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([\w:.-]+)""", re.IGNORECASE)
 _WESTERN = {"cp1252", "iso8859-1", "ascii"}
 _OTHER_LATIN = re.compile(r"cp125[0247]|iso8859-(?:[12349]|10|13|14|15|16)|mac-roman|utf-8")
-_MAX_DAMAGED_UTF8 = 0.05
+_MAX_DAMAGED_UTF8 = 0.2
+"""Share of broken ones among non-ASCII characters; in text of another encoding more than half are."""
 
 
 def extract_text(html: bytes, declared: str | None = None) -> str | None:

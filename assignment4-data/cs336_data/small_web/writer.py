@@ -21,7 +21,9 @@ from cs336_data.small_web.choices import Choices
 from cs336_data.small_web.generator import make_page
 from cs336_data.small_web.page import Page
 
-LABELS_FILE = "labels.jsonl"
+LABELS_FILE, SETTINGS_FILE = "labels.jsonl", "small_web.json"
+_EDITION = 1
+"""Raised when the same settings give other pages than before."""
 _FIRST_DATE = datetime(2024, 5, 18, tzinfo=UTC)
 _TRANSFERS = {"plain": 0.82, "gzip": 0.06, "deflate": 0.03, "chunked": 0.06, "revisit": 0.03}
 _OTHER_RESPONSES = {"redirect": 0.04, "image": 0.03, "error": 0.03, "": 0.90}
@@ -36,7 +38,9 @@ def write_small_web(
     damage: bool = False,
     progress: bool = False,
 ) -> list[Path]:
-    """Write the small web of a seed: the same archives for the same seed, on every machine.
+    """Write the small web of a seed: the same pages for the same seed, on every machine.
+
+    Where the folder already holds what is asked for, nothing is written.
 
     Args:
         folder: where to write `small-web-00000.warc.gz` …, the WET file of each (`….warc.wet.gz`) and `labels.jsonl`:
@@ -50,7 +54,8 @@ def write_small_web(
         progress: show a progress bar.
 
     Returns:
-        The WARC files, in order. Each file appears only when it is complete, the labels last.
+        The WARC files, in order. Each file appears only when it is complete, `small_web.json` (what was asked for)
+        last of all.
 
     Raises:
         UsageError: a number is out of range.
@@ -58,7 +63,19 @@ def write_small_web(
     for name, value, least in (("num_pages", num_pages, 1), ("seed", seed, 0), ("pages_per_file", pages_per_file, 1)):
         if value < least:
             raise UsageError(f"{name} is {value}; at least {least} is needed")
-    folder, paths, labels = Path(folder), [], []
+    folder = Path(folder)
+    settings = {
+        "edition": _EDITION,
+        "num_pages": num_pages,
+        "seed": seed,
+        "pages_per_file": pages_per_file,
+        "damage": damage,
+    }
+    if (found := _finished(folder, settings)) is not None:
+        return found
+    paths: list[Path] = []
+    labels: list[dict[str, Any]] = []
+    (folder / SETTINGS_FILE).unlink(missing_ok=True)
     with tqdm(total=num_pages, desc="small web", unit="page", disable=not progress) as bar:
         for file_number, start in enumerate(range(0, num_pages, pages_per_file)):
             path = folder / f"small-web-{file_number:05}.warc.gz"
@@ -70,7 +87,19 @@ def write_small_web(
             bar.update(len(pages))
     with atomic_write(folder / LABELS_FILE, "w") as file:
         file.writelines(json.dumps(label, ensure_ascii=False) + "\n" for label in labels)
+    with atomic_write(folder / SETTINGS_FILE, "w") as file:
+        json.dump(settings | {"files": [path.name for path in paths]}, file, indent=1)
     return paths
+
+
+def _finished(folder: Path, settings: dict[str, int]) -> list[Path] | None:
+    """The WARC files in the folder, if an earlier call has written it with these settings to its end."""
+    try:
+        record = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    paths = [folder / name for name in record.pop("files", [])]
+    return paths if record == settings and all(path.is_file() for path in paths) else None
 
 
 def read_labels(folder: str | os.PathLike) -> Iterator[dict[str, Any]]:
