@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     filters = filter_specs(config, arguments.filters, arguments.option)
     dedup = dedup_settings(config, method=arguments.dedup)
     out = arguments.out / "smoke" if arguments.smoke else arguments.out
-    inputs = arguments.inputs or _small_web(arguments.smoke)
+    inputs = arguments.inputs or _small_web(arguments.smoke, not arguments.quiet)
     workers = arguments.workers or available_cores()
     run = Run(
         find_units(inputs),
@@ -114,12 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(1)
 
 
-def _small_web(smoke: bool) -> list[Path]:
+def _small_web(smoke: bool, progress: bool) -> list[Path]:
     """The archives of the small web, made if they are not there."""
     from cs336_data.small_web import write_small_web
 
-    folder = DEFAULT_WEB / "smoke" if smoke else DEFAULT_WEB
-    found = sorted(folder.glob("*.warc*"))
-    if found:
-        return found
-    return write_small_web(folder, num_pages=SMOKE_PAGES) if smoke else write_small_web(folder)
+    if smoke:
+        return write_small_web(DEFAULT_WEB / "smoke", num_pages=SMOKE_PAGES, progress=progress)
+    return write_small_web(DEFAULT_WEB, progress=progress)

@@ -1,0 +1,70 @@
+"""The pipeline on a real Dask cluster of two workers, one of which is killed during the run; and as Slurm jobs."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from .pipeline_runs import (
+    PIPE_NAME,
+    documents,
+    filtered_units,
+    finish,
+    hold,
+    json_lines,
+    shards,
+    start,
+    wait_until,
+    write_inputs,
+)
+
+FILES = 4
+pytestmark = pytest.mark.slow
+
+
+def run_to_the_end(inputs: Path, out: Path, *arguments: str) -> None:
+    code, _, errors = finish(start(inputs, out, *arguments))
+    assert code == 0, errors
+
+
+def test_a_dask_worker_is_killed_during_the_run(tmp_path):
+    inputs, out = tmp_path / "inputs", tmp_path / "out"
+    write_inputs(inputs, FILES)
+    pipe, content = inputs / PIPE_NAME, json_lines(documents(1000, 5))
+    os.mkfifo(pipe)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        pids = client.run(os.getpid)
+        assert len(set(pids.values())) == 2
+        process = start(inputs, out, "--executor", "dask", "--dask_scheduler", cluster.scheduler_address)
+        wait_until(lambda: len(filtered_units(out)) == FILES, "the units that nothing holds", process)
+        wait_until(lambda: any(client.processing().values()), "the unit that the pipe holds", process)
+        (busy,) = (worker for worker, tasks in client.processing().items() if tasks)
+        os.kill(pids[busy], signal.SIGKILL)
+        wait_until(lambda: busy not in client.scheduler_info()["workers"], "the scheduler to miss the worker", process)
+        descriptor = hold(pipe, process)
+        os.set_blocking(descriptor, True)
+        os.write(descriptor, content)
+        os.close(descriptor)
+        code, output, errors = finish(process)
+        assert code == 0, errors
+        assert "| input files done | 5 |" in output
+        assert set(client.run(os.getpid)), "the cluster goes on"
+    pipe.unlink()
+    pipe.write_bytes(content)
+    run_to_the_end(inputs, tmp_path / "local")
+    assert shards(out) == shards(tmp_path / "local")
+
+
+def test_dask_cluster_of_its_own_and_slurm_jobs_give_the_same_result(tmp_path):
+    inputs = tmp_path / "inputs"
+    write_inputs(inputs, 2)
+    run_to_the_end(inputs, tmp_path / "local")
+    run_to_the_end(inputs, tmp_path / "dask", "--executor", "dask", "--workers", "1")
+    slurm = ("--executor", "slurm", "--slurm_cluster", "local", "--slurm_option", "timeout_min=30", "--workers", "2")
+    run_to_the_end(inputs, tmp_path / "slurm", *slurm)
+    assert shards(tmp_path / "local") == shards(tmp_path / "dask") == shards(tmp_path / "slurm")
