@@ -19,11 +19,13 @@ FILTERS = {
     "c4_lines": "cs336_data.filters.c4_lines:C4LinesFilter",
     "gopher": "cs336_data.filters.gopher:GopherFilter",
     "repetition": "cs336_data.filters.repetition:RepetitionFilter",
+    "nsfw": "cs336_data.filters.nsfw:NsfwFilter",
+    "toxic": "cs336_data.filters.toxic:ToxicSpeechFilter",
     "pii": "cs336_data.filters.pii:PersonalDataFilter",
 }
 """Where each filter's class is: module and name."""
 
-DEFAULT_CHAIN = ("language", "c4_lines", "gopher", "repetition", "pii")
+DEFAULT_CHAIN = ("language", "c4_lines", "gopher", "repetition", "nsfw", "toxic", "pii")
 """Cheap and severe filters first; lines that are no prose go before words are counted; masks last, on what is kept."""
 
 
