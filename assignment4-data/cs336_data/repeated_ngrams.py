@@ -10,11 +10,11 @@ class NgramRepetitions:
     """The n-grams of a sequence of words, numbered so that equal ones, and only those, have equal numbers."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        vocabulary: dict[str, int] = {}
-        numbers = [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-        self._words = np.array(numbers, dtype=np.int64)
+        vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
+        self._words = np.array([vocabulary[word] for word in words], dtype=np.int64)
         self._lengths = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
         self._ngrams = {1: self._words}
+        self._none = np.zeros(len(words), dtype=bool)
 
     def most_frequent(self, n: int) -> Bool[np.ndarray, " words"]:
         """For each word, whether it lies in the n-gram that occurs most often, or in none if each occurs once.
@@ -22,10 +22,10 @@ class NgramRepetitions:
         Of equally frequent n-grams the longest in characters counts, then the first.
         """
         ngrams = self._numbered(n)
-        counts = np.bincount(ngrams, minlength=1)
+        if _all_distinct(ngrams):
+            return self._none
+        counts = np.bincount(ngrams)
         greatest = counts.max()
-        if greatest < 2:
-            return np.zeros(len(self._words), dtype=bool)
         ends = np.concatenate([[0], np.cumsum(self._lengths)])
         lengths = ends[n:] - ends[:-n]
         chosen = ngrams[np.argmax(np.where(counts[ngrams] == greatest, lengths, -1))]
@@ -34,6 +34,8 @@ class NgramRepetitions:
     def copied(self, n: int) -> Bool[np.ndarray, " words"]:
         """For each word, whether it lies in an n-gram that occurred before."""
         ngrams = self._numbered(n)
+        if _all_distinct(ngrams):
+            return self._none
         places = np.arange(len(ngrams))
         first = np.empty(len(ngrams), dtype=np.int64)
         first[ngrams[::-1]] = places[::-1]  # of several values for one index the last stays: the first place
@@ -48,6 +50,8 @@ class NgramRepetitions:
         """The number of the n-gram that begins at each word."""
         if n not in self._ngrams:
             shorter = self._numbered(n - 1)
+            if _all_distinct(shorter):  # so are longer ones
+                return shorter[: len(self._words) - n + 1]
             # An n-gram is an (n-1)-gram and a word: both numbers are less than the number of words, W, and W² < 2⁶³.
             pairs = shorter[:-1] * max(len(self._words), 1) + self._words[n - 1 :]
             self._ngrams[n] = np.unique(pairs, return_inverse=True)[1]
@@ -60,3 +64,8 @@ class NgramRepetitions:
         changes[begin] += 1
         changes[begin + n] -= 1
         return np.cumsum(changes[:-1]) > 0
+
+
+def _all_distinct(numbers: Int[np.ndarray, " ngrams"]) -> bool:
+    """Whether no number occurs twice; they are 0, 1, … without gaps, but for a cut end."""
+    return not len(numbers) or int(numbers.max()) + 1 >= len(numbers)

@@ -1,16 +1,16 @@
 """Words and lines of a text, as the rule filters count them.
 
-A word is a run of letters, marks and digits, with single apostrophes and hyphens inside ("don't", "well-known") and the
-separators inside a number ("1,234.5"). White space does not matter: "the end.The next" has four words. Punctuation
-belongs to no word; a run of symbols that stands alone between spaces is a symbol ("|", "->", "***").
+A word is a run of letters and digits, with accents set apart from their letters (NFD), single apostrophes and hyphens
+("don't", "well-known") and the separators of a number ("1,234.5") inside. White space does not matter: "the end.The
+next" has four words. Punctuation belongs to no word; a run of symbols that stands alone between spaces is a symbol
+("|", "->", "***").
 """
 
+import re
 from itertools import accumulate
 from typing import NamedTuple
 
-import regex
-
-WORD = regex.compile(r"[^\W_]++(?:(?:['’\-]|(?<=\d)[.,:/](?=\d))[^\W_]++)*+")
+WORD = re.compile(r"[^\W_]++(?:(?:['’\-]|[\u0300-\u036f]++|(?<=\d)[.,:/](?=\d))[^\W_]++)*+[\u0300-\u036f]*+")
 ELLIPSES = ("...", "…")
 
 
@@ -47,3 +47,20 @@ def lines_of(text: str) -> list[Line]:
             start += len(piece) - len(piece.lstrip())
             lines.append(Line(start, start + len(stripped), stripped))
     return lines
+
+
+def blank_line_between(text: str, first: Line, second: Line) -> bool:
+    """Whether a blank line lies between two lines of a text, of which `first` comes first."""
+    # The mark makes what follows the last line break count too: one break cuts two parts, two cut three.
+    return len(f"{text[first.end : second.start]}|".splitlines()) > 2
+
+
+def paragraphs_of(text: str) -> list[Line]:
+    """The stretches between blank lines, stripped, with their places."""
+    groups: list[list[Line]] = []
+    for line in lines_of(text):
+        if groups and not blank_line_between(text, groups[-1][-1], line):
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    return [Line(group[0].start, group[-1].end, text[group[0].start : group[-1].end]) for group in groups]

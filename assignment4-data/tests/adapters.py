@@ -24,3 +24,38 @@ def run_classify_toxic_speech(text: str) -> tuple[Any, float]:
     from cs336_data.filters.toxic import classify_toxic_speech
 
     return classify_toxic_speech(text)
+
+
+def run_identify_language(text: str) -> tuple[Any, float]:
+    """The ISO code of a text's language and its score in (0, 1]."""
+    from cs336_data.filters.language import identify_language
+
+    return identify_language(text)
+
+
+def run_mask_emails(text: str) -> tuple[str, int]:
+    """The text with its email addresses masked, and how many there were."""
+    from cs336_data.filters.pii import mask_emails
+
+    return mask_emails(text)
+
+
+def run_mask_phone_numbers(text: str) -> tuple[str, int]:
+    """The text with its phone numbers masked, and how many there were."""
+    from cs336_data.filters.pii import mask_phone_numbers
+
+    return mask_phone_numbers(text)
+
+
+def run_mask_ips(text: str) -> tuple[str, int]:
+    """The text with its IPv4 addresses masked, and how many there were."""
+    from cs336_data.filters.pii import mask_ips
+
+    return mask_ips(text)
+
+
+def run_gopher_quality_filter(text: str) -> bool:
+    """Whether a text passes Gopher's four rules of the handout."""
+    from cs336_data.filters.gopher import passes_gopher
+
+    return passes_gopher(text)

@@ -7,12 +7,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 from cs336_basics.command_line import UsageError
 from cs336_data.document import Decision, Document, Span
-from cs336_data.words import ELLIPSES, WORD, Line, lines_of
+from cs336_data.words import ELLIPSES, WORD, Line, blank_line_between, lines_of
 
 TERMINAL = (".", "!", "?", '"', "”", "’", "»")
 """Full stop, exclamation mark, question mark, and what closes a quotation."""
@@ -95,7 +96,7 @@ class C4LinesFilter:
             return Decision(False, reason, spans=tuple(removed[:MAX_SPANS]))
         if not removed:
             return Decision(True)
-        return Decision(True, text="\n".join(line.text for line in kept), metadata={"c4_removed_lines": len(removed)})
+        return Decision(True, text=_joined(text, kept), metadata={"c4_removed_lines": len(removed)})
 
     def _fault(self, line: str) -> str:
         """Why a line goes; empty for one that stays."""
@@ -106,6 +107,14 @@ class C4LinesFilter:
         if self.remove_javascript_lines and _JAVASCRIPT.search(line):
             return "about JavaScript"
         return ""
+
+
+def _joined(text: str, kept: list[Line]) -> str:
+    """The lines kept of a text, apart by a blank line where the text has one between them."""
+    pieces = [kept[0].text] if kept else []
+    for before, line in pairwise(kept):
+        pieces += "\n\n" if blank_line_between(text, before, line) else "\n", line.text
+    return "".join(pieces)
 
 
 def _bad_words_pattern(words: Iterable[str] | str | os.PathLike) -> re.Pattern[str]:

@@ -6,20 +6,20 @@ paragraphs, and none of them twice.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress, islice
 from typing import ClassVar
-
-import numpy as np
 
 from cs336_basics.command_line import UsageError
 from cs336_data.document import Decision, Document, Span
 from cs336_data.repeated_ngrams import NgramRepetitions
-from cs336_data.words import WORD, Line, lines_of
+from cs336_data.words import WORD, Line, lines_of, paragraphs_of, words_of
 
 NgramLimits = tuple[tuple[int, float], ...]
 
 TOP_NGRAM_LIMITS = ((2, 0.20), (3, 0.18), (4, 0.16))
 COPIED_NGRAM_LIMITS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
 MAX_SPANS = 100
+MAX_N = 100
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class RepetitionFilter:
         }
         for kind in ("top_ngrams", "copied_ngrams"):
             for n, limit in getattr(self, kind):
-                if not (isinstance(n, int) and n >= 1):
-                    raise UsageError(f"{kind} of {n!r} words are impossible: n must be a whole number from 1")
+                if not (isinstance(n, int) and 1 <= n <= MAX_N):
+                    raise UsageError(f"{kind} of {n!r} words are impossible: n must be from 1 to {MAX_N}")
                 limits[f"{kind}[{n}]"] = limit
         for limit, value in limits.items():
             if not 0 <= value <= 1:
@@ -79,8 +79,7 @@ class RepetitionFilter:
                         False, f"{share:.1%} of {what} are copies, at most {limit:.0%} are allowed", spans=spans
                     )
 
-        matches = list(WORD.finditer(text))
-        repetitions = NgramRepetitions([match.group() for match in matches])
+        repetitions = NgramRepetitions(words_of(text))
         for kind, limits, measure in (
             ("the most frequent {}-gram", self.top_ngrams, repetitions.most_frequent),
             ("copied {}-grams", self.copied_ngrams, repetitions.copied),
@@ -90,22 +89,9 @@ class RepetitionFilter:
                 share = repetitions.share_of_characters(covered)
                 if share > limit:
                     label = kind.format(n)
-                    places = [matches[index].span() for index in np.flatnonzero(covered)[:MAX_SPANS]]
+                    places = islice(compress(WORD.finditer(text), covered), MAX_SPANS)
                     reason = f"{share:.1%} of characters in {label}, at most {limit:.0%} are allowed"
-                    yield Decision(False, reason, spans=tuple(Span(*place, label) for place in places))
-
-
-def paragraphs_of(text: str) -> list[Line]:
-    """The stretches between blank lines, stripped, with their places."""
-    groups: list[list[Line]] = []
-    for line in lines_of(text):
-        gap = text[groups[-1][-1].end : line.start] if groups else ""
-        # The mark makes the part after the last line break count too: two breaks cut three parts.
-        if groups and len(f"{gap}|".splitlines()) <= 2:
-            groups[-1].append(line)
-        else:
-            groups.append([line])
-    return [Line(group[0].start, group[-1].end, text[group[0].start : group[-1].end]) for group in groups]
+                    yield Decision(False, reason, spans=tuple(Span(*word.span(), label) for word in places))
 
 
 def copies_among(pieces: list[Line]) -> list[Line]:
