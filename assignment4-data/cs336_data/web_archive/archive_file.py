@@ -69,11 +69,18 @@ class ArchiveFile:
         return self.stream
 
     def record_end(self, offset: int) -> int | None:
-        """Where the record at `offset` and the blank lines after it end; None if its Content-Length leads elsewhere."""
+        """Where the record at `offset` and the blank lines after it end; None if its Content-Length leads elsewhere.
+
+        If a gzip member holds several records after all, readers give its end as the place of all but the first: there
+        is nothing to check then.
+        """
         if self.by_record:
+            if not self.stream_from(offset).read(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
+                return offset
             plain, _, end = self._member(offset)
             length = _record_length(plain)
-            fits = length is not None and len(plain) >= length and not plain[length:].strip(_BLANK)
+            rest = b"" if length is None else plain[length:].lstrip(_BLANK)
+            fits = length is not None and len(plain) >= length and (not rest or _VERSION_LINE.match(rest))
             return end if fits else None
         length = _record_length(self.stream_from(offset).read(_MAX_HEADER_BYTES))
         if length is None:
@@ -83,8 +90,13 @@ class ArchiveFile:
         return offset + length + num_blank if len(after) == 1 or num_blank else None
 
     def is_empty(self) -> bool:
-        """Whether the file has no bytes at all."""
-        return self.path.stat().st_size == 0
+        """Whether there are no bytes at all, or nothing was compressed."""
+        if self.by_record:
+            return self._member(0)[:2] == (b"", "whole")
+        stream = self.stream_from(0)
+        return not stream.read(1) and not (
+            isinstance(stream, DecompressedStream) and (stream.damaged or stream.cut_off)
+        )
 
     def has_data_after(self, offset: int) -> bool:
         """Whether anything but blank bytes follows."""

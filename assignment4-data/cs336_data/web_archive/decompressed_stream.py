@@ -1,7 +1,7 @@
 """A file that was compressed as a whole, read as if it were not: gzip (also of several members) and zstd.
 
 There is no jumping into such a file: seeking backwards starts again from its beginning. Where its data is damaged or
-cut short, the stream ends, and `damaged` says so; everything before that is there.
+cut short, the stream ends, and `damaged` or `cut_off` says so; everything before that is there.
 """
 
 import zlib
@@ -30,8 +30,8 @@ class DecompressedStream:
     def _restart(self) -> None:
         self._file.seek(0)
         self._position, self._buffer, self._unread = 0, b"", b""
-        self._decompressor = self._new_decompressor()
-        self._ended, self.damaged = False, False
+        self._decompressor, self._within_member = self._new_decompressor(), False
+        self._ended = self.damaged = self.cut_off = False
 
     def _new_decompressor(self) -> "zlib._Decompress | zstandard.ZstdDecompressionObj":
         return (
@@ -43,8 +43,9 @@ class DecompressedStream:
         compressed = self._unread or self._file.read(CHUNK_BYTES)
         self._unread = b""
         if not compressed:
-            self._ended = True
+            self._ended, self.cut_off = True, self._within_member
             return
+        self._within_member = True
         try:
             self._buffer = self._decompressor.decompress(compressed)
         except (zlib.error, zstandard.ZstdError):
@@ -52,7 +53,7 @@ class DecompressedStream:
             return
         if self._decompressor.eof:  # the next member or frame, if there is one
             self._unread = self._decompressor.unused_data.lstrip(b"\0")
-            self._decompressor = self._new_decompressor()
+            self._decompressor, self._within_member = self._new_decompressor(), False
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes (all of them, if negative); none at the end."""

@@ -33,7 +33,7 @@ def parse_http(block: bytes, is_request: bool = False) -> HttpMessage | None:
         return None
     fields = HeaderMap("latin1")
     header_bytes = fields.parse(io.BytesIO(block))
-    if block.endswith(b"\r\n\r\n", 0, header_bytes):
+    if block.endswith(b"\r\n\r\n", 0, header_bytes) and b"\n\n" not in block[:header_bytes]:
         pairs, body = fields.to_tuples(), block[header_bytes:]
     else:  # lines that end in a line feed alone, or no empty line
         stream = io.BytesIO(block)

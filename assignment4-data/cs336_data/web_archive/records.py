@@ -124,7 +124,7 @@ def _sound_records(
     """
     start: int | None = 0
     while start is not None:
-        held, damage = None, None
+        held, damage, gave_up = None, None, False
         try:
             for raw in raw_records(archive, start):
                 if held is not None:
@@ -134,17 +134,17 @@ def _sound_records(
                     damage, held = raw.offset, None
                     break
         except UnreadableError:
-            end = archive.record_end(held.offset) if held is not None else start
-            if held is not None and end is None:
+            gave_up = True
+        if damage is None and held is None:
+            damage = start if gave_up or not archive.is_empty() else None
+        elif damage is None:
+            end = archive.record_end(held.offset)
+            if end is None:
                 damage, held = held.offset, None
-            else:
+            elif gave_up or archive.has_data_after(end):  # some readers take damage for the end of the file
                 damage = end
         if held is not None:
             yield held
-            if damage is None and (end := archive.record_end(held.offset)) and archive.has_data_after(end):
-                damage = end
-        elif damage is None and start == 0 and not archive.is_empty():
-            damage = 0
         if damage is not None:
             counts.bad[archive.why_unreadable(damage)] += 1
         start = None if damage is None else archive.next_start(damage + 1)
