@@ -5,7 +5,8 @@ torch.distributed.fsdp.fully_shard (each block, then the whole). Same model, sam
 times, all sides live in the same processes and take turns step by step, so that whatever else the machine does meets
 all alike. For the memory, each side has processes of its own. The losses of all must agree, or nothing is reported.
 
-    uv run python benchmarks/data_parallel.py        (about 4 minutes on a quiet machine)
+    uv run python benchmarks/data_parallel.py             (about 4 minutes on a quiet machine)
+    uv run python benchmarks/data_parallel.py --smoke     (a small model, less than a minute)
 """
 
 import argparse
@@ -13,23 +14,28 @@ import os
 import re
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tabulate import tabulate
+from torch import nn
 from tqdm import tqdm
 
 from cs336_basics.command_line import UsageError, run_command
 from cs336_basics.machine import machine_description
-from cs336_basics.model import transformer_lm
+from cs336_basics.model import TransformerConfig, transformer_lm
 from cs336_basics.trainer.cross_entropy import cross_entropy
 from cs336_systems.data_parallel import BucketedDDP, OverlappedDDP
 from cs336_systems.fsdp import FSDP
-from cs336_systems.process_group import run_in_processes
+from cs336_systems.process_group import check_local_processes, run_in_processes
+from cs336_systems.result_table import ResultTable
+
+SMOKE = {"context_length": 32, "vocab_size": 500, "d_model": 64, "num_heads": 4, "steps": 3, "warmup": 1}
 
 
-def torch_fsdp(model):
+def torch_fsdp(model: nn.Module) -> nn.Module:
+    """Each block and then the whole through PyTorch's FSDP."""
     from torch.distributed.fsdp import fully_shard
 
     for layer in model.layers:
@@ -114,8 +120,15 @@ def check_losses(losses: dict[str, list[float]]) -> float:
     return worst
 
 
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--batch_size", type=int, default=2, help="sequences per step and process")
     parser.add_argument("--context_length", type=int, default=128, help="tokens per sequence")
     parser.add_argument("--vocab_size", type=int, default=10_000, help="size of the vocabulary")
@@ -125,8 +138,25 @@ def main(argv=None) -> None:
     parser.add_argument("--steps", type=int, default=15, help="timed steps of each side")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them that are not timed")
     parser.add_argument("--world_size", type=int, default=2, help="processes")
+    parser.add_argument("--smoke", action="store_true", help="a small model and three steps")
     arguments = parser.parse_args(argv)
+    if arguments.smoke:
+        vars(arguments).update(SMOKE)
+    for name in ("batch_size", "steps"):
+        if getattr(arguments, name) < 1:
+            raise UsageError(f"{name} is {getattr(arguments, name)}; allowed is any whole number of at least 1")
+    if arguments.warmup < 0:
+        raise UsageError(f"warmup is {arguments.warmup}; allowed is any whole number of at least 0")
+    check_local_processes(arguments.world_size, torch.device("cpu"))
+    # The other numbers are the model's shape, which checks itself.
+    TransformerConfig(
+        arguments.vocab_size, arguments.context_length, arguments.d_model, arguments.num_layers, arguments.num_heads
+    )
+    return arguments
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
     ranks = run_in_processes(measure_times, arguments.world_size, arguments)
     worst = max(check_losses(losses) for _, losses in ranks)
     # A step is over when the slowest rank is.
@@ -147,16 +177,15 @@ def main(argv=None) -> None:
         f"{arguments.context_length} tokens each, d_model {arguments.d_model}, {arguments.num_layers} layers; medians "
         f"of {arguments.steps} steps in turns. Losses agree to {worst:.0e}.\n"
     )
-    rows = []
+    table = ResultTable(["", "seconds per step", "memory per process, MB", "time / peer's", "memory / peer's"])
     for name, times in seconds.items():
-        row = [name, statistics.median(times), peak[name] / 1e6]
+        ratios = [None, None]
         if name in PEERS:
             # Each step is compared with the peer's step of the same round.
             pairs = zip(times, seconds[PEERS[name]], strict=True)
-            row += [statistics.median(own / other for own, other in pairs), peak[name] / peak[PEERS[name]]]
-        rows.append(row)
-    headers = ["", "seconds per step", "memory per process, MB", "time / peer's", "memory / peer's"]
-    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", ".3f", ".0f", ".2f", ".2f")))
+            ratios = [statistics.median(own / other for own, other in pairs), peak[name] / peak[PEERS[name]]]
+        table.rows.append([name, statistics.median(times), peak[name] / 1e6, *ratios])
+    print(table.markdown())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Groups of processes: joining one that torchrun started, or starting one on this machine."""
 
+import json
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from cs336_basics.command_line import UsageError
 
 TIMEOUT = timedelta(minutes=10)
 """How long a collective waits for the other ranks."""
+_FIRST_FAILURE = "first_failure.json"
 
 
 def backend_for(device: torch.device) -> str:
@@ -95,8 +98,22 @@ def _run_rank(
 ) -> None:
     torch.set_num_threads(num_threads)
     with local_process_group(rank, world_size, folder, device):
-        result = function(*arguments)
+        try:
+            result = function(*arguments)
+        except Exception:
+            _note_failure(rank, folder)
+            raise
     torch.save(result, Path(folder) / f"{rank}.pt")
+
+
+def _note_failure(rank: int, folder: str) -> None:
+    """Leave this rank's traceback in the folder, unless another rank failed before.
+
+    When a failed rank leaves the group, ranks that wait for it fail as well, and may end earlier than it does.
+    """
+    failure = {"msg": f"rank {rank}:\n{traceback.format_exc()}", "error_index": rank, "error_pid": os.getpid()}
+    with suppress(FileExistsError), open(Path(folder) / _FIRST_FAILURE, "x", encoding="utf-8") as file:
+        json.dump(failure, file)
 
 
 def run_in_processes(
@@ -134,6 +151,11 @@ def run_in_processes(
         try:
             while not context.join():
                 pass
+        except multiprocessing.ProcessRaisedException:
+            first = Path(folder) / _FIRST_FAILURE
+            if not first.exists():  # the group never came about
+                raise
+            raise multiprocessing.ProcessRaisedException(**json.loads(first.read_text(encoding="utf-8"))) from None
         finally:
             for process in context.processes:
                 process.kill()  # after Ctrl-C; at any other end there is none left

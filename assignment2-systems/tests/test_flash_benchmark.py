@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cs336_basics.command_line import UsageError
-from cs336_systems.attention_choice import plain_attention
+from cs336_basics.model.attention import plain_attention
 
 
 @pytest.fixture(scope="module")
