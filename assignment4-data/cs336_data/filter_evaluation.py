@@ -22,6 +22,7 @@ EVALUATIONS = {
     "pii": "cs336_data.labeled_data.personal_data:evaluate_list",
     "pii_pages": "cs336_data.labeled_data.personal_data:evaluate_small_web",
     "chain": "cs336_data.labeled_data.pages:evaluate_chain",
+    "udhr_languages": "cs336_data.labeled_data.languages:evaluate_udhr_languages",
 }
 """The evaluations by name, in the order of the table: module and function."""
 
@@ -198,7 +199,7 @@ def rejections(decide: Filter, labelled: Iterable[tuple[Document, bool]]) -> Ite
 
 
 def wilson_interval(successes: int, trials: int) -> Interval | None:
-    """95 % confidence interval of a share (Wilson 1927, "Probable Inference", the score interval); None for no trial."""
+    """95 % confidence interval of a share, None for no trial (the score interval of Wilson 1927)."""
     if not trials:
         return None
     share = successes / trials

@@ -7,21 +7,24 @@ Efficient Text Classification", and fasttext.cc); py3langid is naive Bayes over 
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cs336_basics.command_line import UsageError
 from cs336_data.document import Decision, Document
+from cs336_data.fasttext_model import classify_line, find_model, load_classifier, one_line
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 UNKNOWN = "unknown"
 MODEL_NAMES = ("lid.176.bin", "lid.176.ftz")
-MODEL_FOLDERS = ("data", "data/models")
+NO_LANGUAGE = "zxx"
+"""What ISO 639-2 and py3langid call a text without linguistic content."""
 READ_CHARACTERS = 20_000
 """A language shows in the first pages of a text; the rest of a long one is not read."""
-
-Identifier = Callable[[str], tuple[str, float]]
 
 
 def identify_language(text: str, model: str | os.PathLike | None = None) -> tuple[str, float]:
@@ -39,22 +42,7 @@ def identify_language(text: str, model: str | os.PathLike | None = None) -> tupl
     Raises:
         UsageError: `model` is no file, or no fastText model.
     """
-    text = text[:READ_CHARACTERS]
-    if not any(character.isalpha() for character in text):
-        return UNKNOWN, 1.0
-    path = find_model() if model is None else os.fspath(model)
-    language, score = _identifier(path)(" ".join(text.split()))
-    # Float32 sums overshoot 1, and py3langid's products underflow to 0.
-    return language, min(max(float(score), sys.float_info.min), 1.0)
-
-
-def find_model() -> str | None:
-    """The path of the fastText language model in the data folder, the more exact one first; None if there is none."""
-    for folder in MODEL_FOLDERS:
-        for name in MODEL_NAMES:
-            if (path := Path(folder, name)).is_file():
-                return str(path.resolve())
-    return None
+    return _identify(text, find_model(MODEL_NAMES) if model is None else os.fspath(model))
 
 
 class LanguageFilter:
@@ -66,7 +54,7 @@ class LanguageFilter:
         model: see `identify_language`; found once, when the filter is made.
 
     Raises:
-        UsageError: `min_score` is outside [0, 1], or `model` is no file.
+        UsageError: `min_score` is outside [0, 1], or `model` is no fastText model.
     """
 
     name: ClassVar[str] = "language"
@@ -79,16 +67,15 @@ class LanguageFilter:
     ) -> None:
         if not 0 <= min_score <= 1:
             raise UsageError(f"min_score {min_score} is out of range: it must be from 0 to 1")
-        if model is not None and not Path(model).is_file():
-            raise UsageError(f"language model {os.fspath(model)!r} is no file")
         self.languages = frozenset([languages] if isinstance(languages, str) else languages)
         self.min_score = min_score
-        self.model = find_model() if model is None else str(Path(model).resolve())
+        self.model = find_model(MODEL_NAMES) if model is None else str(Path(model).resolve())
+        if self.model:
+            load_classifier(self.model)  # fails here rather than in the workers
 
     def __call__(self, document: Document) -> Decision:
         """Keep the document if its language is wanted and sure enough."""
-        # An empty path stands for "no file": what the data folder holds was settled when the filter was made.
-        language, score = identify_language(document.text, self.model or "")
+        language, score = _identify(document.text, self.model)
         metadata = {"language": language, "language_score": score}
         if self.languages and language not in self.languages:
             wanted = ", ".join(sorted(self.languages))
@@ -99,38 +86,21 @@ class LanguageFilter:
         return Decision(True, metadata=metadata)
 
 
-@lru_cache(maxsize=4)
-def _identifier(path: str | None) -> Identifier:
-    """A function from a line of text to its language and probability; loaded once per process."""
-    return _fasttext_identifier(path) if path else _py3langid_identifier()
+def _identify(text: str, path: str | None) -> tuple[str, float]:
+    """See `identify_language`; without a path, py3langid's model is taken."""
+    text = text[:READ_CHARACTERS]
+    if not any(character.isalpha() for character in text):
+        return UNKNOWN, 1.0
+    line = one_line(text)
+    if path:
+        return classify_line(path, line) or (UNKNOWN, 1.0)  # None: no known n-gram
+    language, score = _py3langid().classify(line)
+    # Products of small probabilities underflow to 0.
+    return (UNKNOWN if language == NO_LANGUAGE else language), min(max(float(score), sys.float_info.min), 1.0)
 
 
-def _fasttext_identifier(path: str) -> Identifier:
-    import fasttext
-
-    if not Path(path).is_file():
-        raise UsageError(f"language model {path!r} is no file")
-    try:
-        model = fasttext.load_model(path)
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"{path!r} is no fastText model: {error}") from None
-
-    def identify(line: str) -> tuple[str, float]:
-        labels, scores = model.predict(line)
-        if not labels:  # no known n-gram
-            return UNKNOWN, 1.0
-        return labels[0].removeprefix("__label__"), scores[0]
-
-    return identify
-
-
-def _py3langid_identifier() -> Identifier:
+@cache
+def _py3langid() -> "LanguageIdentifier":
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-    def identify(line: str) -> tuple[str, float]:
-        language, score = model.classify(line)
-        return (UNKNOWN if language == "zxx" else language), score  # zxx: "no linguistic content" in ISO 639-2
-
-    return identify
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -4,8 +4,9 @@ import zipfile
 from collections.abc import Iterator
 
 from cs336_data.document import Document
+from cs336_data.fasttext_model import find_model
 from cs336_data.filter_evaluation import Case, Measurement, Settings, measure, rejections
-from cs336_data.filters.language import LanguageFilter, find_model, identify_language
+from cs336_data.filters.language import MODEL_NAMES, LanguageFilter, identify_language
 from cs336_data.labeled_data.pages import SMALL_WEB, small_web_pages
 
 UDHR = "text/udhr2.zip"
@@ -29,15 +30,22 @@ def evaluate_small_web(settings: Settings) -> Iterator[Measurement]:
 
 
 def evaluate_udhr(settings: Settings) -> Iterator[Measurement]:
-    """Paragraphs of the Declaration: what is not English, and then each language among all.
+    """The filter ought to reject paragraphs of the Declaration that are not English.
 
     Raises:
         MissingData: the archive is not among the shared data.
     """
-    paragraphs = list(udhr_paragraphs(settings))
-    labelled = ((Document(text), language != "en") for language, text in paragraphs)
+    labelled = ((Document(text), language != "en") for language, text in udhr_paragraphs(settings))
     yield measure(_name(), "paragraphs not in English", "UDHR", rejections(LanguageFilter(), labelled))
-    identified = [(language, text, *identify_language(text)) for language, text in paragraphs]
+
+
+def evaluate_udhr_languages(settings: Settings) -> Iterator[Measurement]:
+    """Each language's paragraphs among those of all.
+
+    Raises:
+        MissingData: the archive is not among the shared data.
+    """
+    identified = [(language, text, *identify_language(text)) for language, text in udhr_paragraphs(settings)]
     for wanted in sorted(set(UDHR_LANGUAGES.values())):
         cases = (
             Case(language == wanted, found == wanted, text, f"{language} taken for {found}, {score:.2f}")
@@ -61,4 +69,4 @@ def udhr_paragraphs(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _name() -> str:
-    return f"language ({'lid.176' if find_model() else 'py3langid'})"
+    return f"language ({'lid.176' if find_model(MODEL_NAMES) else 'py3langid'})"

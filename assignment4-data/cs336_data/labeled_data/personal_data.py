@@ -32,20 +32,23 @@ EMAILS = (
 )  # fmt: skip
 NO_EMAILS = (
     "@{name}", "{name}@", "{name}@localhost", "{name}@2x.png", "lodash@{d}.{dd}.{dd}", "react@{d}.{d}.{d}.tgz",
-    "@media (min-width: {ddd}px)", "{name} @ example.com", "{d} kg @ ${d}.{dd}", "meet @ {dd}:{dd}", "a@b", "{name}@{n}",
+    "@media (min-width: {ddd}px)", "{name} @ example.com", "{d} kg @ ${d}.{dd}", "meet @ {dd}:{dd}", "a@b",
+    "{name}@{n}",
 )  # fmt: skip
 DISGUISED_EMAILS = ("{name} [at] example [dot] com", "{name} at example dot org", "{name}(at)example.net")
 
 PHONES = (
     "{A}{X}{L}", "({A})-{X}-{L}", "({A}) {X} {L}", "{A}-{X}-{L}", "({A}) {X}-{L}", "{A}.{X}.{L}", "{A} {X} {L}",
     "({A}){X}-{L}", "({A}){X}{L}", "+1 {A} {X} {L}", "+1-{A}-{X}-{L}", "1-{A}-{X}-{L}", "+1 ({A}) {X}-{L}",
-    "+1{A}{X}{L}", "1 ({A}) {X}-{L}", "{A}/{X}-{L}", "{A}-{X} {L}", "{A} – {X} – {L}", "+44 20 {L} {L}", "+44 7{ddd} {dddddd}",
+    "+1{A}{X}{L}", "1 ({A}) {X}-{L}", "{A}/{X}-{L}", "{A}-{X} {L}", "{A} – {X} – {L}", "+44 20 {L} {L}",
+    "+44 7{ddd} {dddddd}",
     "+49 (0)30 {dddddd}", "+49 89 {dddd}-{ddd}", "+33 1 {dd} {dd} {dd} {dd}", "+34 {ddd} {ddd} {ddd}",
     "+86 138 {dddd} {dddd}", "+91-{ddddd}-{ddddd}", "+81 3-{dddd}-{dddd}", "0044 20 {dddd} {dddd}",
     "+61 2 {dddd} {dddd}", "+7 ({ddd}) {ddd}-{dd}-{dd}", "+55 11 9{dddd}-{dddd}", "+4479{dddddddd}",
 )  # fmt: skip
 NO_PHONES = (
-    "20{dd}-1{e}-{dd}", "{dd}/{dd}/20{dd}", "20{dd}1{e}1{e}", "12 Oct. 20{dd}, {dd}:{dd}:{dd}", "20{dd}–20{dd}", "${d},{ddd},{ddd}",
+    "20{dd}-1{e}-{dd}", "{dd}/{dd}/20{dd}", "20{dd}1{e}1{e}", "12 Oct. 20{dd}, {dd}:{dd}:{dd}", "20{dd}–20{dd}",
+    "${d},{ddd},{ddd}",
     "${A}{X}{L}", "€ {A}{X}{L}", "{d}.{ddd}.{ddd}.{ddd} km", "978-0-{ddd}-{ddddd}-{d}", "ISBN {A}{X}{L}",
     "ISBN-13: 978-3-16-{dddddd}-{d}", "978{dddddddddd}", "ISSN {dddd}-{dddd}", "v{d}.{dd}.{ddd}", "{ddd}-{dd}-{dddd}",
     "{dddd} {dddd} {dddd} {dddd}", "4{ddd}-{dddd}-{dddd}-{dddd}", "17{dddddddd}", "{d}.{dddddddddd}",
@@ -58,7 +61,8 @@ PHONES_ABROAD = ("020 {dddd} {dddd}", "0171 {ddddddd}", "01 {dd} {dd} {dd} {dd}"
 IPS = ("192.0.2.{d}", "198.51.100.{dd}", "10.{dd}.{dd}.{d}", "{dd}.{dd}.{dd}.{dd}", "255.255.255.0", "8.8.8.8")
 NO_IPS = (
     "{d}.{d}.{d}", "version {d}.{d}.{d}.{d}", "v{d}.{d}.{d}.{dd}", "256.{d}.{d}.{d}", "{d}.{d}.{d}.{d}.{d}",
-    "{d}.{ddd}.{ddd}.999", "Chrome/{dd}.0.{dddd}.{dd}", "Section {d}.{d}.{d}.{d}", "{d},{d},{d},{d}", "{dd}.{dd}.20{dd}",
+    "{d}.{ddd}.{ddd}.999", "Chrome/{dd}.0.{dddd}.{dd}", "Section {d}.{d}.{d}.{d}", "{d},{d},{d},{d}",
+    "{dd}.{dd}.20{dd}",
     "1.3.6.1.4.1.{dd}", "{d}.{d}.{d}.{d}b2", "{A}.{X}.{L}", "Apache/{d}.{d}.{d}.{d}",
 )  # fmt: skip
 IPS6 = (
@@ -66,7 +70,8 @@ IPS6 = (
     "2001:DB8::{d}", "2001:db8:{h}::",
 )  # fmt: skip
 NO_IPS6 = (
-    "std::{name}", "{dd}:{dd}:{dd}", "0{d}:1a:2b:3c:4d:5e", "{name}::{name}", "::", "John 3:16", "{d}:{d}", "a::b", "12345::1",
+    "std::{name}", "{dd}:{dd}:{dd}", "0{d}:1a:2b:3c:4d:5e", "{name}::{name}", "::", "John 3:16", "{d}:{d}", "a::b",
+    "12345::1",
 )  # fmt: skip
 
 LISTS: tuple[tuple[str, tuple[Kind, ...], tuple[str, ...], tuple[str, ...]], ...] = (
