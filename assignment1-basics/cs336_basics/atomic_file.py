@@ -8,13 +8,17 @@ from typing import IO, Any
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike, mode: str = "wb", encoding: str | None = None) -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike, mode: str = "wb", encoding: str | None = None, flush_to_disk: bool = True
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success it replaces `path` in one step, on any error it is removed.
 
     Args:
         path: the final name; its folder is made if it is missing.
         mode: "wb" or "w". Text is written as UTF-8 unless `encoding` says otherwise, without newline translation.
         encoding: the text encoding, for mode "w".
+        flush_to_disk: whether the content shall survive a power failure too, for some milliseconds; without it a file
+            is whole after any end of the process, which is enough for many small files that can be made again.
 
     Yields:
         The open temporary file.
@@ -26,8 +30,9 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb", encoding: str | None
     try:
         with open(temporary, mode, **text) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush_to_disk:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

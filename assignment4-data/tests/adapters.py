@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from typing import Any
 
 
@@ -59,3 +61,24 @@ def run_gopher_quality_filter(text: str) -> bool:
     from cs336_data.filters.gopher import passes_gopher
 
     return passes_gopher(text)
+
+
+def run_exact_line_deduplication(input_files: list[os.PathLike], output_directory: os.PathLike) -> None:
+    """Write every input file under its own name with only those lines that occur once in all of them."""
+    from cs336_data.dedup.exact_lines import exact_line_deduplication
+
+    exact_line_deduplication(input_files, output_directory)
+
+
+def run_minhash_deduplication(
+    input_files: list[os.PathLike],
+    num_hashes: int,
+    num_bands: int,
+    ngrams: int,
+    jaccard_threshold: float,
+    output_directory: os.PathLike,
+) -> None:
+    """Write the input files but for near-duplicates, of which one of each cluster stays."""
+    from cs336_data.dedup.minhash_documents import minhash_deduplication
+
+    minhash_deduplication(input_files, num_hashes, num_bands, ngrams, jaccard_threshold, output_directory)

@@ -1,0 +1,1 @@
+"""Deduplication: repeated lines (exact or by Bloom filter), near-duplicate documents (MinHash + LSH), repeated URLs."""
