@@ -11,11 +11,9 @@ all alike. For the memory, each side has processes of its own. The losses of all
 
 import argparse
 import os
-import re
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -29,6 +27,7 @@ from cs336_basics.trainer.cross_entropy import cross_entropy
 from cs336_systems.data_parallel import BucketedDDP, OverlappedDDP
 from cs336_systems.fsdp import FSDP
 from cs336_systems.process_group import check_local_processes, run_in_processes
+from cs336_systems.profiling.memory import current_bytes, peak_growth
 from cs336_systems.result_table import ResultTable
 
 SMOKE = {"context_length": 32, "vocab_size": 500, "d_model": 64, "num_heads": 4, "steps": 3, "warmup": 1}
@@ -95,16 +94,19 @@ def measure_times(arguments: argparse.Namespace) -> tuple[dict, dict]:
     return seconds, {name: side.losses for name, side in sides.items()}
 
 
-def measure_memory(name: str, arguments: argparse.Namespace) -> int:
-    """Bytes: the most that one rank's third step has in use, beyond what Python and its libraries take."""
-    status = Path("/proc/self/status")
-    before = int(re.search(r"VmRSS:\s*(\d+)", status.read_text()).group(1))
+def measure_memory(name: str, arguments: argparse.Namespace) -> int | None:
+    """Bytes: the most that one rank's third step has in use, beyond what Python and its libraries take.
+
+    None where that cannot be seen; only Linux shows it.
+    """
+    device = torch.device("cpu")
+    before = current_bytes(device)
     side = Side(name, arguments)
     side.step()
     side.step()
-    Path("/proc/self/clear_refs").write_text("5")  # starts the count of the peak anew
-    side.step()
-    return (int(re.search(r"VmHWM:\s*(\d+)", status.read_text()).group(1)) - before) * 1024
+    kept = current_bytes(device) - before
+    growth = peak_growth(side.step, device)
+    return None if growth is None else kept + growth
 
 
 def check_losses(losses: dict[str, list[float]]) -> float:
@@ -166,10 +168,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     # With this, glibc takes every large block from the system and gives it back when it is freed.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
-    peak = {
-        name: max(run_in_processes(measure_memory, arguments.world_size, name, arguments))
-        for name in tqdm(SIDES, desc="memory")
-    }
+    peak = {}
+    for name in tqdm(SIDES, desc="memory"):
+        of_ranks = run_in_processes(measure_memory, arguments.world_size, name, arguments)
+        peak[name] = None if None in of_ranks else max(of_ranks) / 1e6
 
     print(", ".join(f"{name} {value}" for name, value in machine_description().items()))
     print(
@@ -183,8 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name in PEERS:
             # Each step is compared with the peer's step of the same round.
             pairs = zip(times, seconds[PEERS[name]], strict=True)
-            ratios = [statistics.median(own / other for own, other in pairs), peak[name] / peak[PEERS[name]]]
-        table.rows.append([name, statistics.median(times), peak[name] / 1e6, *ratios])
+            share = None if peak[name] is None else peak[name] / peak[PEERS[name]]
+            ratios = [statistics.median(own / other for own, other in pairs), share]
+        table.rows.append([name, statistics.median(times), peak[name], *ratios])
     print(table.markdown())
 
 

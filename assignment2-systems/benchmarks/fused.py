@@ -10,7 +10,6 @@ its own, and what counts is the growth beyond its inputs. The results of all sid
 
 import argparse
 import multiprocessing
-import re
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +31,7 @@ from cs336_basics.trainer.cross_entropy import cross_entropy
 from cs336_systems.fused.adamw import FusedAdamW
 from cs336_systems.fused.linear_cross_entropy import linear_cross_entropy
 from cs336_systems.fused.rms_norm import rms_norm
+from cs336_systems.profiling.memory import peak_growth
 from cs336_systems.profiling.timing import time_calls
 from cs336_systems.result_table import ResultTable
 
@@ -141,12 +141,7 @@ def median_seconds(piece: str, arguments: argparse.Namespace, device: torch.devi
     return {side: statistics.median(seconds) for side, seconds in turns.items()}
 
 
-def _resident(kind: str) -> int:
-    """Bytes of main memory this process holds (VmRSS), or the most it has held (VmHWM), as Linux counts them."""
-    return int(re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024
-
-
-def peak_growth(piece: str, side: str, arguments: argparse.Namespace) -> int | None:
+def peak_of(piece: str, side: str, arguments: argparse.Namespace) -> int | None:
     """Bytes that a step takes beyond its inputs; None where that cannot be seen."""
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
@@ -155,26 +150,17 @@ def peak_growth(piece: str, side: str, arguments: argparse.Namespace) -> int | N
     step = PIECES[piece](side, arguments, device)
     if device.type == "cuda":
         step()  # tunes kernels to the size
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        step()
-        return torch.cuda.max_memory_allocated(device) - before
-    if device.type != "cpu" or not Path("/proc/self/status").exists():
-        return None
-    before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # starts the count of the peak anew
-    step()
-    return max(0, _resident("VmHWM") - before)
+    return peak_growth(step, device)
 
 
 def in_fresh_processes(piece: str, arguments: argparse.Namespace) -> dict[str, int | None]:
-    """`peak_growth` of each side, in a process that has done nothing else."""
+    """`peak_of` each side, in a process that has done nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module.__module__ for module in (linear_cross_entropy, FusedAdamW, rms_norm)])
     peaks = {}
     for side in SIDES:
         with ProcessPoolExecutor(1, context) as executor:
-            peaks[side] = executor.submit(peak_growth, piece, side, arguments).result()
+            peaks[side] = executor.submit(peak_of, piece, side, arguments).result()
     return peaks
 
 

@@ -22,7 +22,13 @@ from cs336_systems.out_of_memory import is_out_of_memory
 from cs336_systems.profiling import benchmark, mixed_precision
 from cs336_systems.profiling.annotate import annotate_modules, attention_in_ranges, no_range, nvtx_range
 from cs336_systems.profiling.measure import OUT_OF_MEMORY, Plan, measure, measure_in_fresh_process
-from cs336_systems.profiling.memory import check_snapshot_device, current_bytes, memory_snapshot, peak_bytes
+from cs336_systems.profiling.memory import (
+    check_snapshot_device,
+    current_bytes,
+    memory_snapshot,
+    peak_bytes,
+    peak_growth,
+)
 from cs336_systems.profiling.timing import Timing, time_calls
 from cs336_systems.profiling.workload import Case, Workload
 from cs336_systems.result_log import ResultLog
@@ -274,6 +280,9 @@ def test_peaks_follow_allocations():
     block = torch.ones(100_000_000, dtype=torch.uint8)
     assert peak_bytes(CPU) >= current_bytes(CPU) - 10_000_000
     assert current_bytes(CPU) > block.nbytes
+    del block
+    growth = peak_growth(lambda: torch.ones(100_000_000, dtype=torch.uint8), CPU)
+    assert growth is None if sys.platform != "linux" else 90_000_000 < growth < 200_000_000
 
 
 def test_a_case_that_does_not_fit_is_a_result():

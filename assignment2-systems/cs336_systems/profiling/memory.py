@@ -7,7 +7,7 @@ included, and freed memory may stay with it: measure in a fresh process, and loo
 import re
 import resource
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,27 @@ def peak_bytes(device: torch.device) -> int:
         return _status_bytes("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_growth(function: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that a call takes at its peak beyond what is taken when it begins.
+
+    Args:
+        function: what is called.
+        device: CUDA counts its tensors, a CPU this process.
+
+    Returns:
+        The bytes; None on other devices, and on a CPU without Linux, where the count of the peak cannot begin anew.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu" and _STATUS.exists():
+        Path("/proc/self/clear_refs").write_text("5")
+    else:
+        return None
+    before = current_bytes(device)
+    function()
+    return max(0, peak_bytes(device) - before)
 
 
 def limit_main_memory(additional_bytes: int) -> None:
