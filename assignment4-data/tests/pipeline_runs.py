@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 from cs336_data.pipeline.compressed_json import read_objects
@@ -18,6 +19,18 @@ from cs336_data.pipeline.compressed_json import read_objects
 FILTER_CC = Path(__file__).parent.parent / "scripts" / "filter_cc.py"
 WORDS = ["the", "river", "of", "a", "town", "winds", "and", "bends", "to", "have", "with", "reeds", "where", "boats"]
 PIPE_NAME = "held.jsonl"
+
+
+class InProcess(Executor):
+    """Runs what is submitted at once, in this process."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 def article(seed: int, words: int = 60) -> str:

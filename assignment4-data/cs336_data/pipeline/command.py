@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cs336_basics.command_line import UsageError
 from cs336_data.executors import EXECUTORS, available_cores, make_executor
-from cs336_data.pipeline.deduplication import METHODS
+from cs336_data.pipeline.dedup_settings import METHODS
 from cs336_data.pipeline.engine import Engine
 from cs336_data.pipeline.filtering import FilterSettings
 from cs336_data.pipeline.inputs import find_units
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="*", help=f"files, folders or globs; without any, a small web made for it in {DEFAULT_WEB}"
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the result")
+    parser.add_argument("--out", type=Path, help=f"folder of the result (default: {DEFAULT_OUT})")
     parser.add_argument("--config", type=Path, help="YAML file with filters, their options, and dedup")
     parser.add_argument(
         "--filters", nargs="+", metavar="NAME", help="filters to run, in this order; else the default chain"
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read_config(arguments.config)
     filters = filter_specs(config, arguments.filters, arguments.option)
     dedup = dedup_settings(config, method=arguments.dedup)
-    out = arguments.out / "smoke" if arguments.smoke else arguments.out
+    out = arguments.out or (DEFAULT_OUT / "smoke" if arguments.smoke else DEFAULT_OUT)
     inputs = arguments.inputs or _small_web(arguments.smoke, not arguments.quiet)
     workers = arguments.workers or available_cores()
     run = Run(

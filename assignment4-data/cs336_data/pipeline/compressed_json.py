@@ -81,8 +81,9 @@ class ObjectWriter:
 def _open(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     with open(path, "rb") as file:
         if str(path).lower().endswith(".gz"):
-            yield io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 20)
+            yield gzip.GzipFile(fileobj=file)
         elif str(path).lower().endswith(".zst"):
-            yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True), 1 << 20)
+            # A small buffer: what it holds when damage is met is lost.
+            yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True), 1 << 16)
         else:
             yield file

@@ -57,6 +57,31 @@ class Layout:
         """Says that the unit is filtered."""
         return self.work / "filtered" / f"{key}.done.json"
 
+    def signed(self, key: str) -> Path:
+        """What matching needs to know of the unit's filtered documents: files of which this is the beginning."""
+        return self.work / "signed" / key
+
+    def identities(self, key: str) -> Path:
+        """The ids and URL hashes of the unit's filtered documents."""
+        return self.work / "signed" / f"{key}.identities.npy"
+
+    def sign_marker(self, key: str) -> Path:
+        """Says that the unit's documents are signed."""
+        return self.work / "signed" / f"{key}.done.json"
+
+    def line_run(self, key: str) -> Path:
+        """The sorted hashes of the unit's lines."""
+        return self.work / "lines" / f"{key}.npy"
+
+    @property
+    def repeated_lines(self) -> Path:
+        """The hashes of the lines that occur more than once."""
+        return self.work / "repeated_lines.npy"
+
+    def stage_marker(self, stage: str) -> Path:
+        """Says that a stage over all units is complete."""
+        return self.work / f"{stage}.done.json"
+
     def removals(self, key: str) -> Path:
         """Which of the unit's filtered documents deduplication removes."""
         return self.work / "removals" / f"{key}.json"

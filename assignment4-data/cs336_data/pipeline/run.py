@@ -7,7 +7,8 @@ from typing import Any
 from cs336_basics.command_line import UsageError
 from cs336_basics.report import write_report
 from cs336_data.pipeline.chain import build_chain
-from cs336_data.pipeline.deduplication import Deduplication, DedupSettings
+from cs336_data.pipeline.dedup_settings import DedupSettings
+from cs336_data.pipeline.deduplication import Deduplication
 from cs336_data.pipeline.engine import Engine
 from cs336_data.pipeline.filtering import FilterSettings, FilterUnit
 from cs336_data.pipeline.inputs import Unit
@@ -91,7 +92,7 @@ class Run:
         results = engine.run("filtering", FilterUnit(self.filtering, self.layout), missing)
         done |= results.done
         paths = {unit.key: unit.path for unit in missing}
-        failed = {paths[key]: reason for key, reason in sorted(results.failed.items())}
+        failed = dict(sorted((paths[key], reason) for key, reason in results.failed.items()))
         return {unit.key: done[unit.key] for unit in self.units if unit.key in done}, failed
 
     def _report(self, filtered: Sequence[Summary], final: Sequence[Summary], failed: Mapping[str, str]) -> RunReport:
@@ -100,7 +101,7 @@ class Run:
         last = total(final)
         summary.kept, summary.characters_kept = last.kept, last.characters_kept
         summary.examples = [e for e in summary.examples if e.kind] + [e for e in last.examples if not e.kind]
-        stages = [spec.name for spec in self.filtering.filters] + self.dedup.stages
+        stages = [spec.name for spec in self.filtering.filters] + list(self.dedup.stages)
         settings: dict[str, Any] = self.filtering.as_json() | {"dedup": self.dedup.as_json()}
         return RunReport(summary, len(filtered), failed, stages, self.workers, self.pages_per_wet, settings)
 

@@ -17,7 +17,7 @@ import yaml
 from cs336_basics.command_line import UsageError
 from cs336_data.filters import DEFAULT_CHAIN
 from cs336_data.pipeline.chain import FilterSpec
-from cs336_data.pipeline.deduplication import DedupSettings
+from cs336_data.pipeline.dedup_settings import DedupSettings
 
 _SECTIONS = ("filters", "dedup")
 

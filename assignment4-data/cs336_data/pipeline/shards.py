@@ -1,5 +1,6 @@
 """The last stage's work on one unit: its shard of the result, without what deduplication removes."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,16 +9,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from cs336_data.dedup.line_hashes import remove_lines
+from cs336_data.dedup.repeated_lines import RepeatedLines
 from cs336_data.pipeline.compressed_json import ObjectWriter, read_objects, write_objects
+from cs336_data.pipeline.dedup_settings import LINES
 from cs336_data.pipeline.inputs import Unit
 from cs336_data.pipeline.layout import Layout
 from cs336_data.pipeline.markers import read_json, write_marker
 from cs336_data.pipeline.summary import Example, Summary
 
-EXACT_LINES = "exact_lines"
 WRITE = "write shards"
+_MANY_NEWLINES = re.compile(r"\n{3,}")
 
 
 class Removal(NamedTuple):
@@ -61,7 +63,7 @@ class WriteShard:
                     rejected_file.write(record)
             for record, removal in self._decided(unit, summary):
                 _write(record, removal, summary, kept_file, rejected_file)
-        summary.seconds[WRITE] = time.thread_time() - start - summary.seconds[EXACT_LINES]
+        summary.seconds[WRITE] = time.thread_time() - start - summary.seconds[LINES]
         write_marker(self.layout.shard_marker(unit.key), self.version, summary)
         return summary
 
@@ -73,23 +75,22 @@ class WriteShard:
             if removal is None and self.repeated_lines is not None:
                 start = time.thread_time()
                 record, removal = self._without_lines(record, summary)
-                summary.seconds[EXACT_LINES] += time.thread_time() - start
+                summary.seconds[LINES] += time.thread_time() - start
             yield record, removal
 
     def _without_lines(self, record: dict[str, Any], summary: Summary) -> tuple[dict[str, Any], Removal | None]:
-        from cs336_data.dedup.exact_lines import remove_lines
-
-        text, removed = remove_lines(record["text"], _load(self.repeated_lines))
+        text, removed = remove_lines(record["text"], _load(self.repeated_lines, self.version))
         if not removed:
             return record, None
+        text = _MANY_NEWLINES.sub("\n\n", text).strip("\n")
         words = len(text.split())
         if words < max(self.min_words, 1):
             reason = (
                 f"{words} words are left without the lines that occur elsewhere, at least {self.min_words} are needed"
             )
             spans = tuple((start, end, "repeated line") for start, end in removed)
-            return record, Removal(EXACT_LINES, reason, spans)
-        summary.edited[EXACT_LINES] += 1
+            return record, Removal(LINES, reason, spans)
+        summary.edited[LINES] += 1
         return record | {"text": text}, None
 
 
@@ -99,9 +100,9 @@ def documents_to_remove(layout: Layout, key: str) -> dict[int, Removal]:
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path) -> np.ndarray:
-    """The hashes, mapped: all processes of a machine share their memory."""
-    return np.load(path, mmap_mode="r")
+def _load(path: Path, version: str) -> RepeatedLines:
+    """The set, once for a process; `version` tells a file from its successors."""
+    return RepeatedLines.load(path)
 
 
 def _write(
