@@ -12,6 +12,7 @@ from typing import Any
 
 from cs336_basics.check_pointing import checkpoints_newest_first
 from cs336_basics.train import config_from_settings, tell
+from cs336_basics.trainer.loop import TrainResult
 from cs336_basics.training_config import build_parser
 from cs336_basics.training_data import TRAIN_NAME, make_default_data
 from cs336_systems.parallel_training.config import ParallelTrainConfig
@@ -58,7 +59,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with code 1 if the run diverged or a process died, 130 if it was interrupted.
     """
-    config = config_from_arguments(argv)
+    train_and_tell(config_from_arguments(argv))
+
+
+def train_and_tell(config: ParallelTrainConfig, program: str = PROGRAM) -> TrainResult:
+    """Train, in processes of this machine or as one of torchrun's, and print how it went.
+
+    Args:
+        config: the settings.
+        program: the name by which messages call the program that goes on with a run.
+
+    Returns:
+        The result of a run that ended well; under torchrun only rank 0 comes back from here.
+
+    Raises:
+        SystemExit: with code 1 if the run diverged or a process died, 130 if it was interrupted.
+    """
     if started_by_torchrun():
         result = train_under_torchrun(config)
         if torchrun_rank() != 0:  # rank 0 tells; the others only end alike
@@ -67,9 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             result = train_locally(config)
         except RankFailure as error:
-            print(f"error: {error}\n{how_to_go_on(config)}", file=sys.stderr)
+            print(f"error: {error}\n{how_to_go_on(config, program)}", file=sys.stderr)
             raise SystemExit(1) from None
-    tell(result, PROGRAM)
+    tell(result, program)
+    return result
 
 
 def torchrun_rank() -> int:
@@ -77,11 +94,11 @@ def torchrun_rank() -> int:
     return int(os.environ["RANK"])
 
 
-def how_to_go_on(config: ParallelTrainConfig) -> str:
+def how_to_go_on(config: ParallelTrainConfig, program: str = PROGRAM) -> str:
     """One sentence on what is left of a run that was cut off."""
     if not checkpoints_newest_first(config.save_ckp_path):
         return f"the run has ended; there is no checkpoint in {config.save_ckp_path} yet"
     return (
-        f"the run has ended; go on from its last checkpoint with: uv run python {PROGRAM} --resume_ckp latest "
+        f"the run has ended; go on from its last checkpoint with: uv run python {program} --resume_ckp latest "
         f"--save_ckp_path {config.save_ckp_path}"
     )
