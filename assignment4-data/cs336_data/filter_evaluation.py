@@ -205,7 +205,8 @@ def wilson_interval(successes: int, trials: int) -> Interval | None:
     share = successes / trials
     center = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
     half = _Z / (1 + _Z**2 / trials) * sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
-    return Interval(max(center - half, 0.0), min(center + half, 1.0))
+    # Rounding must not push an end past the share itself.
+    return Interval(min(max(center - half, 0.0), share), max(min(center + half, 1.0), share))
 
 
 def evaluate(names: Iterable[str], settings: Settings) -> tuple[list[Measurement], list[str]]:

@@ -51,8 +51,9 @@ def lines_of(text: str) -> list[Line]:
 
 def blank_line_between(text: str, first: Line, second: Line) -> bool:
     """Whether a blank line lies between two lines of a text, of which `first` comes first."""
-    # The mark makes what follows the last line break count too: one break cuts two parts, two cut three.
-    return len(f"{text[first.end : second.start]}|".splitlines()) > 2
+    # The marks make the ends of the two lines themselves, which are not blank.
+    between = f"|{text[first.end : second.start]}|".splitlines()
+    return not all(map(str.strip, between))
 
 
 def paragraphs_of(text: str) -> list[Line]:

@@ -62,11 +62,12 @@ def find_ipv6(text: str) -> Iterator[tuple[int, int]]:
     if "::" not in text and text.count(":") < 6:
         return
     for match in _COLON_GROUPS.finditer(text):
-        candidate = match.group()
-        if candidate.endswith(":") and not candidate.endswith("::"):
-            candidate = candidate[:-1]  # the sentence's, not the address's
-        if any(map(str.isdecimal, candidate)) and _is_address(candidate, ipaddress.IPv6Address):
-            yield match.start(), match.start() + len(candidate)
+        found = match.group()
+        # A last colon may be the sentence's.
+        for candidate in (found, found[:-1]) if found.endswith(":") else (found,):
+            if any(map(str.isdecimal, candidate)) and _is_address(candidate, ipaddress.IPv6Address):
+                yield match.start(), match.start() + len(candidate)
+                break
 
 
 EMAIL = Kind("emails", "EMAIL_ADDRESS", find_emails)
@@ -230,4 +231,4 @@ _DOTTED_QUAD = re.compile(r"(?<![0-9A-Za-z_.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0
 _VERSION = re.compile(
     r"(?:\b(?:version|ver|v|release|build|firmware|section|chapter|sec|oid)\b[.:\s]*|§\s*|[A-Za-z]/)\Z", re.IGNORECASE
 )
-_COLON_GROUPS = re.compile(r"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:\.[0-9]{1,3}){0,3}(?![0-9A-Za-z_:]|\.[0-9])")
+_COLON_GROUPS = re.compile(r"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,40}(?:\.[0-9]{1,3}){0,3}(?![0-9A-Za-z_:]|\.[0-9])")
