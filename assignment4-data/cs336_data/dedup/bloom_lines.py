@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cs336_basics.command_line import UsageError
 from cs336_data.dedup.bloom_filter import BloomFilter
 from cs336_data.dedup.input_files import check_inputs, read_line_blocks
 from cs336_data.dedup.line_hashes import line_hashes
@@ -49,6 +50,8 @@ def bloom_line_deduplication(
     Raises:
         UsageError: as `exact_line_deduplication`, or a number is out of range.
     """
+    if not 0 < false_positive_rate < 1:
+        raise UsageError(f"false_positive_rate is {false_positive_rate}: it must lie between 0 and 1")
     files = check_inputs(input_files, output_directory)
     capacity = max(1, _count_lines(files)) if expected_lines is None else expected_lines
     again = BloomFilter.sized(capacity, false_positive_rate / 2)

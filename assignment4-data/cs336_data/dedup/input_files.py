@@ -48,8 +48,8 @@ def batches(files: Sequence[Path]) -> list[list[Path]]:
     return result
 
 
-def read_line_blocks(path: Path, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
+def read_line_blocks(path: Path) -> Iterator[bytes]:
     """The file's content, a block of whole lines at a time; longer if a single line is."""
     with open(path, "rb") as file:
-        while block := file.read(block_bytes):
+        while block := file.read(_BLOCK_BYTES):
             yield block if block.endswith(b"\n") else block + file.readline()
