@@ -1,8 +1,8 @@
 """Masking of personal data: email addresses, phone numbers, IP addresses.
 
-Found are emails of Latin letters; phone numbers of the North American plan, and others with their country code (E.164,
-"+" or "00" before it); IPv4 and, if asked for, IPv6 addresses. What only looks like them stays: dates, prices, ISBNs,
-version numbers, digits of longer numbers.
+Found are emails of Latin letters; phone numbers of the North American plan, others with their country code (E.164, "+"
+or "00" before it) or with a zero before the area code and in common groups; IPv4 and, if asked for, IPv6 addresses.
+What only looks like them stays: dates, prices, ISBNs, version numbers, digits of longer numbers.
 """
 
 import ipaddress
@@ -37,7 +37,7 @@ def find_emails(text: str) -> Iterator[tuple[int, int]]:
 
 
 def find_phone_numbers(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of every phone number: ten digits of North America, or others with their country code."""
+    """Start and end of every phone number: of North America, or others with a country code or a national zero."""
     for match in _PHONE_NUMBER.finditer(text):
         start, end = match.span()
         if _NOT_A_PHONE_NUMBER.search(text, max(0, start - 12), start):
@@ -201,9 +201,18 @@ _PHONE_NUMBER = re.compile(
     |
         # Other country codes: "+44 20 7946 0958", "+49 (0)30 901820", "0044 20 7946 0958".
         (?P<international>
-            (?: \+ [2-9][0-9]*+ | 00 [2-9][0-9]++ (?={_SEPARATOR}) )
+            (?: \+ [2-9][0-9]*+ | (?<![#=/]) 00 [2-9][0-9]++ (?={_SEPARATOR}) )
             (?: {_SEPARATOR}? \( [0-9]{{1,4}} \) {_SEPARATOR}? [0-9]++ | {_SEPARATOR} [0-9]++ ){{0,6}}
         )
+    |
+        # With the zero of a national number, in the usual groups: "020 7946 0958", "01440 783281", "01 23 45 67 89".
+        (?<![0-9]{_SPACE}) (?:
+            0[1-9][0-9] [ -] [0-9]{{3,4}} [ -] [0-9]{{4}} | 0[1-9][0-9]{{2}} [ -] [0-9]{{3}} [ -]? [0-9]{{3,4}}
+        |   0[1-9][0-9]{{3}} [ -] [0-9]{{3}} {_SPACE}? [0-9]{{3}}
+        |   0[1-9] (?P<pair>[ .-]) [0-9]{{2}} (?: (?P=pair) [0-9]{{2}} ){{3}}
+        |   \(0[1-9][0-9]{{1,3}}\) {_SEPARATOR}? [0-9]{{3,4}} {_SPACE}? [0-9]{{3,4}}
+        )
+        (?! {_SPACE}[0-9] | [A-Za-z] )
     |
         # Grouped: "(283)-182-3829", "(283) 182 3829", "283-182-3829", "1-283-182-3829", "283/182-3829".
         (?: 1 {_SEPARATOR}? )?
@@ -225,10 +234,11 @@ _PHONE_NUMBER = re.compile(
     re.VERBOSE,
 )
 _DIGIT_GROUP = re.compile(r"[0-9]+")
-_NOT_A_PHONE_NUMBER = re.compile(r"(?:\bISBN(?:-1[03])?|\bISSN|\bEAN|\bUPC|[$€£¥])[:\s]*\Z", re.IGNORECASE)
+_NOT_A_PHONE_NUMBER = re.compile(r"(?:\b(?:ISBN(?:-1[03])?|ISSN|EAN|UPC|LCCN|OCLC|PMID)|[$€£¥])[:\s]*\Z", re.IGNORECASE)
 
 _DOTTED_QUAD = re.compile(r"(?<![0-9A-Za-z_.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9A-Za-z_]|\.[0-9])")
 _VERSION = re.compile(
-    r"(?:\b(?:version|ver|v|release|build|firmware|section|chapter|sec|oid)\b[.:\s]*|§\s*|[A-Za-z]/)\Z", re.IGNORECASE
+    r"(?:\b(?:version|ver|v|release|build|firmware|driver|section|chapter|sec|oid)\b[.:\s]*|§\s*|[A-Za-z]/)\Z",
+    re.IGNORECASE,
 )
 _COLON_GROUPS = re.compile(r"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,40}(?:\.[0-9]{1,3}){0,3}(?![0-9A-Za-z_:]|\.[0-9])")

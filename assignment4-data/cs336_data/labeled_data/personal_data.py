@@ -51,12 +51,17 @@ NO_PHONES = (
     "${d},{ddd},{ddd}",
     "${A}{X}{L}", "€ {A}{X}{L}", "{d}.{ddd}.{ddd}.{ddd} km", "978-0-{ddd}-{ddddd}-{d}", "ISBN {A}{X}{L}",
     "ISBN-13: 978-3-16-{dddddd}-{d}", "978{dddddddddd}", "ISSN {dddd}-{dddd}", "v{d}.{dd}.{ddd}", "{ddd}-{dd}-{dddd}",
-    "{dddd} {dddd} {dddd} {dddd}", "4{ddd}-{dddd}-{dddd}-{dddd}", "17{dddddddd}", "{d}.{dddddddddd}",
+    "{dddd} {dddd} {dddd} {dddd}", "0{d}.0{d}.20{dd} 12:{dd}", "0{d}-0{d}-20{dd}", "02139-{dddd}",
+    "4{ddd}-{dddd}-{dddd}-{dddd}", "17{dddddddd}", "{d}.{dddddddddd}",
     "{ddd} {ddd} {dddd} {ddd}", "pp. {ddd}-{ddd}", "{dddd}-{dddd}", "192.0.2.{d}", "#{A}{X}{L}", "/item/{A}{X}{L}",
     "{ddddd}-{dddd}", "{dddddddddddddddd}", "{ddd}-{ddd}", "{d}:{dd}.{ddd}", "x{A}{X}{L}", "{ddddd}, {ddddd}",
     "1{d}:{dd}:{dd}+01:00", "+{ddd},{ddd}",
 )  # fmt: skip
-PHONES_ABROAD = ("020 {dddd} {dddd}", "0171 {ddddddd}", "01 {dd} {dd} {dd} {dd}", "(030) {dddddd}")
+PHONES_ABROAD = (
+    "020 {dddd} {dddd}", "0171 {ddddddd}", "01 {dd} {dd} {dd} {dd}", "(030) {dddddd}", "01440 {dddddd}",
+    "0161 {ddd} {dddd}", "07700 {ddd} {ddd}", "021 {ddd} {dddd}", "089 / {dddd} {dddd}", "0{dddddddddd}",
+    "{dd} {ddd}-{dd}-{dd}",
+)  # fmt: skip
 
 IPS = ("192.0.2.{d}", "198.51.100.{dd}", "10.{dd}.{dd}.{d}", "{dd}.{dd}.{dd}.{dd}", "255.255.255.0", "8.8.8.8")
 NO_IPS = (
