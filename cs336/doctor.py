@@ -141,6 +141,14 @@ def _vllm() -> Finding:
     return Finding("vllm", "optional", "not installed; rollouts of assignment 5", advice)
 
 
+def _chromium() -> Finding:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found:
+        return Finding("Chromium", "ok", f"{found}, tests of web pages")
+    advice = "uv run playwright install chromium, or the system's package"
+    return Finding("Chromium", "optional", "not on the path; tests of web pages", advice)
+
+
 def _wandb() -> Finding:
     try:
         import wandb
@@ -175,6 +183,9 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _package("transformers", "reference in tests, models of assignment 5", "uv sync --all-packages"),
     _package("tokenizers", "reference in tests and benchmarks", "uv sync --all-packages"),
     _package("tiktoken", "reference in tests and benchmarks", "uv sync --all-packages"),
+    _package("submitit", "Slurm jobs of assignments 2 and 4", "uv sync --all-packages"),
+    _package("distributed", "Dask clusters of assignment 4", "uv sync --all-packages"),
+    _chromium,
     _vllm,
 )
 
