@@ -2,6 +2,8 @@
 
 import argparse
 import functools
+from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 
 from cs336_basics.command_line import UsageError
@@ -28,8 +30,8 @@ def add_executor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def make_engine(arguments: argparse.Namespace, slurm_folder: Path) -> Engine:
-    """The engine that the flags ask for; it opens its executor when there is work.
+def executor_opener(arguments: argparse.Namespace, slurm_folder: Path) -> Callable[[], Executor]:
+    """What makes an executor as the flags ask for it.
 
     Args:
         arguments: what a parser with these flags gave.
@@ -38,17 +40,25 @@ def make_engine(arguments: argparse.Namespace, slurm_folder: Path) -> Engine:
     Raises:
         UsageError: a flag's value is out of range.
     """
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers {arguments.workers} is too few: at least 1 is needed")
-    workers = arguments.workers or available_cores()
-    open_executor = functools.partial(
+    return functools.partial(
         make_executor,
         arguments.executor,
-        workers,
+        _workers(arguments),
         dask_scheduler=arguments.dask_scheduler,
         slurm_folder=slurm_folder,
         slurm_cluster=arguments.slurm_cluster,
         slurm_parameters=key_values(arguments.slurm_option),
     )
+
+
+def make_engine(arguments: argparse.Namespace, slurm_folder: Path) -> Engine:
+    """The engine that the flags ask for; it opens its executor when there is work. Arguments as `executor_opener`'s."""
+    open_executor, workers = executor_opener(arguments, slurm_folder), _workers(arguments)
     in_flight = 2 * workers if arguments.executor == "local" else _IN_FLIGHT_ON_CLUSTERS
     return Engine(open_executor, workers, in_flight, progress=not arguments.quiet)
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UsageError(f"--workers {arguments.workers} is too few: at least 1 is needed")
+    return arguments.workers or available_cores()
