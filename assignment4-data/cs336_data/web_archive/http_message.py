@@ -15,7 +15,7 @@ from fastwarc.warc import HeaderMap
 from warcio.bufferedreaders import ChunkedDataReader
 from warcio.statusandheaders import StatusAndHeadersParser, StatusAndHeadersParserException
 
-_STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? +\d{3}\b")
+_STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? +(\d{3})\b")
 _READ_BYTES = 1 << 16
 
 
@@ -29,21 +29,21 @@ class HttpMessage(NamedTuple):
 
 def parse_http(block: bytes, is_request: bool = False) -> HttpMessage | None:
     """Split a record's block into HTTP header and body; None if it does not begin as HTTP does (RFC 9112, 2 and 4)."""
-    if not is_request and not _STATUS_LINE.match(block):
+    status_line = None if is_request else _STATUS_LINE.match(block)
+    if status_line is None and not is_request:
         return None
     fields = HeaderMap("latin1")
     header_bytes = fields.parse(io.BytesIO(block))
     if block.endswith(b"\r\n\r\n", 0, header_bytes) and b"\n\n" not in block[:header_bytes]:
-        pairs, body = fields.to_tuples(), block[header_bytes:]
+        headers, body = {name.lower(): value for name, value in fields.to_tuples()}, block[header_bytes:]
     else:  # lines that end in a line feed alone, or no empty line
         stream = io.BytesIO(block)
         try:
             pairs = StatusAndHeadersParser([""], verify=False).parse(stream).headers
         except (StatusAndHeadersParserException, EOFError):
             return None
-        body = stream.read()
-    status = None if is_request else int(block.split(None, 2)[1][:3])
-    return HttpMessage(status, {name.strip().lower(): value.strip() for name, value in pairs}, body)
+        headers, body = {name.strip().lower(): value.strip() for name, value in pairs}, stream.read()
+    return HttpMessage(int(status_line[1]) if status_line else None, headers, body)
 
 
 def decode_body(message: HttpMessage) -> bytes:

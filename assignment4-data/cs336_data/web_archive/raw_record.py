@@ -1,14 +1,13 @@
 """What an archive reader hands over: a record's own header and its block, nothing decoded."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class UnreadableError(Exception):
     """The reader cannot go on: what follows the last record it gave is damaged or no record."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawRecord:
+class RawRecord(NamedTuple):
     """A record as it stands in the archive.
 
     Attributes:
