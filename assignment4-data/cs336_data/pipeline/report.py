@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cs336_basics.report import Section, Table, Text, format_cell
+from cs336_basics.report import Section, Table, Text
 from cs336_data.pipeline.filtering import EXTRACT
 from cs336_data.pipeline.summary import Summary
+from cs336_systems.result_table import ResultTable
 
 WETS = (5_000, 100_000)
 """The handout's share of a crawl, and about a whole monthly crawl of Common Crawl."""
@@ -161,13 +162,9 @@ class RunReport:
 
 def markdown_table(table: Table) -> str:
     """The table as Markdown."""
-
-    def row(cells: Sequence[object]) -> str:
-        return "| " + " | ".join(format_cell(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    rule = "|" + "".join("---:|" if numeric else "---|" for numeric in table.numeric)
-    lines = [row(table.header), rule, *map(row, table.rows)]
-    return "\n".join(lines) + (f"\n\n{table.caption}" if table.caption else "")
+    rows = [[cell.replace("|", "\\|") if isinstance(cell, str) else cell for cell in row] for row in table.rows]
+    text = ResultTable(table.header, rows).markdown()
+    return f"{text}\n\n{table.caption}" if table.caption else text
 
 
 def _percent(share: float | None) -> str | None:
