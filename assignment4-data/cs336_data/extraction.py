@@ -51,14 +51,18 @@ def decode_html(html: bytes, declared: str | None = None) -> str | None:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if html.startswith(mark):
             return html[len(mark) :].decode(encoding, "replace")
+    try:
+        text = html.decode("utf-8")
+    except UnicodeDecodeError:
+        text = None
+    if text is not None and b"\x1b" not in html and b"\0" not in html:
+        return text
     declarations = [name for name in (_python_codec(declared), _python_codec(_meta_charset(html))) if name]
     for name in declarations:
         if (name == "iso2022_jp" and b"\x1b" in html) or (name.startswith("utf-16") and b"\0" in html):
             return html.decode(name, "replace")
-    try:
-        return html.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
+    if text is not None:
+        return text
     if b"\0" in html:
         return None  # an image, an archive, a program: no encoding but UTF-16 has such bytes in its text
     if (text := _nearly_utf8(html)) is not None:

@@ -8,6 +8,7 @@ The format is WARC 1.0 and 1.1 (ISO 28500; https://iipc.github.io/warc-specifica
 and WAT files (metadata as JSON) are WARC files of `conversion` and `metadata` records.
 """
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -61,10 +62,7 @@ class Record:
     @property
     def charset(self) -> str | None:
         """The encoding that the content type declares."""
-        message = Message()
-        message["content-type"] = self.content_type
-        charset = message.get_param("charset")
-        return charset.strip() or None if isinstance(charset, str) else None
+        return _charset(self.content_type)
 
 
 @dataclass
@@ -80,6 +78,14 @@ class ReadCounts:
     good: int = 0
     skipped: int = 0
     bad: Counter[str] = field(default_factory=Counter)
+
+
+@functools.lru_cache(maxsize=1024)
+def _charset(content_type: str) -> str | None:
+    message = Message()
+    message["content-type"] = content_type
+    charset = message.get_param("charset")
+    return charset.strip() or None if isinstance(charset, str) else None
 
 
 def read_records(
