@@ -67,18 +67,24 @@ def decode_html(html: bytes, declared: str | None = None) -> str | None:
         return None  # an image, an archive, a program: no encoding but UTF-16 has such bytes in its text
     if (text := _nearly_utf8(html)) is not None:
         return text
+    candidates = [name for name in declarations if name not in (*_WESTERN, "utf-8")]
+    if (text := _first_strict(html, candidates)) is not None:
+        return text
     detected = _python_codec(detect_encoding(html)) or "cp1252"
-    if not _OTHER_LATIN.fullmatch(detected):
-        declarations.append(detected)
-    # A stable sort: Western declarations come last, whatever made them.
-    candidates = sorted(declarations, key=lambda name: name in _WESTERN)
-    for name in (*candidates, detected, "cp1252"):
-        if name != "utf-8":
-            try:
-                return html.decode(name)
-            except UnicodeDecodeError:
-                continue
-    return html.decode(next((name for name in candidates if name != "utf-8"), detected), "replace")
+    western = [name for name in declarations if name in _WESTERN]
+    candidates += [*western, detected] if _OTHER_LATIN.fullmatch(detected) else [detected, *western]
+    text = _first_strict(html, [*candidates, "cp1252"])
+    return html.decode(candidates[0], "replace") if text is None else text
+
+
+def _first_strict(html: bytes, codecs_to_try: list[str]) -> str | None:
+    """The page in the first of the encodings that fits every byte."""
+    for name in codecs_to_try:
+        try:
+            return html.decode(name)
+        except UnicodeDecodeError:
+            continue
+    return None
 
 
 def _nearly_utf8(html: bytes) -> str | None:
