@@ -81,3 +81,10 @@ def run_minhash_deduplication(
     from cs336_data.dedup.minhash_documents import minhash_deduplication
 
     minhash_deduplication(input_files, num_hashes, num_bands, ngrams, jaccard_threshold, output_directory)
+
+
+def run_classify_quality(text: str) -> tuple[Any, float]:
+    """("wiki" or "cc", its probability)."""
+    from cs336_data.filters.quality import classify_quality
+
+    return classify_quality(text)

@@ -21,6 +21,9 @@ FILTERS = {
     "repetition": "cs336_data.filters.repetition:RepetitionFilter",
     "nsfw": "cs336_data.filters.nsfw:NsfwFilter",
     "toxic": "cs336_data.filters.toxic:ToxicSpeechFilter",
+    "quality": "cs336_data.filters.quality:QualityFilter",
+    "perplexity": "cs336_data.filters.perplexity:PerplexityFilter",
+    "importance": "cs336_data.filters.importance:ImportanceFilter",
     "pii": "cs336_data.filters.pii:PersonalDataFilter",
 }
 """Where each filter's class is: module and name."""
