@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     peak = {}
     for name in tqdm(SIDES, desc="memory"):
-        of_ranks = run_in_processes(measure_memory, arguments.world_size, name, arguments)
+        of_ranks = run_in_processes(measure_memory, arguments.world_size, name, arguments, start_method="spawn")
         peak[name] = None if None in of_ranks else max(of_ranks) / 1e6
 
     print(", ".join(f"{name} {value}" for name, value in machine_description().items()))
