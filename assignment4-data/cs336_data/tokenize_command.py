@@ -17,7 +17,7 @@ DEFAULT_OUT = Path("data/tokens")
 GPT2_FOLDER = Path("data/gpt2")
 TOKENIZER_FOLDER = "tokenizer"
 """Of the tokenizer, in the folder of the tokens."""
-_SMOKE_VOCAB_SIZE = 1_000
+_SMOKE_VOCAB_SIZE, _SMOKE_VALID_FRACTION = 1_000, 0.25
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,8 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_executor_flags(parser)
     parser.add_argument(
-        "--smoke", action="store_true", help="the pipeline's small run, a small vocabulary, in a folder of its own"
-    )
+        "--smoke", action="store_true",
+        help="the pipeline's small run, with a small vocabulary and a quarter for validation, in a folder of its own",
+    )  # fmt: skip
     return parser
 
 
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with make_engine(arguments, out / "work" / "slurm") as engine:
         units = find_units(arguments.inputs or [default_run(arguments.smoke) / "kept"])
         tokenizer_dir = _choose_tokenizer(arguments, units, out / TOKENIZER_FOLDER)
-        counts = tokenize_documents(units, tokenizer_dir, out, engine, valid_fraction=arguments.valid_fraction)
+        fraction = _SMOKE_VALID_FRACTION if arguments.smoke else arguments.valid_fraction
+        counts = tokenize_documents(units, tokenizer_dir, out, engine, valid_fraction=fraction)
     _tell(out, counts)
 
 
