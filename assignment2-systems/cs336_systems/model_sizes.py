@@ -19,8 +19,6 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
 others are our own choice: tiny and mini for quick trials, and 10B with 9.95 billion parameters, heads of dimension 128
 and a SwiGLU of 2.75 times the width."""
 
-SMOKE_SIZES = ("tiny", "mini")
-
 
 def model_size(
     name: str,

@@ -16,7 +16,7 @@ from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
 from cs336_basics.machine import machine_description
 from cs336_systems.attention_choice import ATTENTION_NAMES
-from cs336_systems.model_sizes import SIZES, SMOKE_SIZES, VOCAB_SIZE, model_size
+from cs336_systems.model_sizes import SIZES, VOCAB_SIZE, model_size
 from cs336_systems.profiling.measure import Plan, measure, measure_in_fresh_process
 from cs336_systems.profiling.memory import check_snapshot_device
 from cs336_systems.profiling.timing import Timing
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--in_process", action="store_true", help="all cases in this process: for debuggers; no limit, peaks add up")
     add("--resume", action="store_true", help="go on with an interrupted run: keep the results in the folder")
-    add("--smoke", action="store_true", help="tiny sizes, one warm-up run, two that count: less than a minute")
+    add("--smoke", action="store_true", help="size mini, one warm-up run, two that count: less than a minute")
     return parser
 
 
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command: measure every case and write the tables."""
     arguments = build_parser().parse_args(argv)
     if arguments.smoke:
-        arguments.sizes, arguments.context_len, arguments.vocab_size = list(SMOKE_SIZES), [32], 128
+        arguments.sizes, arguments.context_len, arguments.vocab_size = ["mini"], [32], 128
         arguments.warmup, arguments.steps = 1, 2
     cases, plan = cases_of(arguments), plan_of(arguments)
     log = ResultLog(arguments.out / "results.jsonl", arguments.resume)
