@@ -14,7 +14,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from cs336_basics.command_line import UsageError
-from cs336_data.web_archive.archive_file import CUT_OFF, DAMAGED, NO_RECORD, WRONG_LENGTH
+from cs336_data.web_archive.archive_file import CUT_OFF, DAMAGED, NO_RECORD, SEVERAL, WRONG_LENGTH
 from cs336_data.web_archive.http_message import HttpMessage, decode_body, parse_http
 from cs336_data.web_archive.records import BAD_HTTP, READERS, ReadCounts, Record, read_records
 
@@ -132,6 +132,37 @@ def test_a_flipped_byte_harms_one_record_only(tmp_path_factory, data):
     assert [each for each in urls(found) if each != str(hurt)] == others
     assert all(each.payload == bytes(range(256)) * 3 for each in found)  # never a garbled one
     assert sum(counts.bad.values()) == (0 if len(found) == 4 else 1)
+
+
+FORMS = {
+    "plain": b"".join,
+    "by record": lambda records: b"".join(map(gzip.compress, records)),
+    "as a whole": lambda records: gzip.compress(b"".join(records)),
+    "zstd": lambda records: zstandard.compress(b"".join(records)),
+    "mixed": lambda records: gzip.compress(records[0]) + gzip.compress(b"".join(records[1:])),
+}
+
+
+@settings(deadline=None, derandomize=True, max_examples=120)
+@given(st.data())
+def test_no_damage_whatever_stops_a_reader(tmp_path_factory, data):
+    form, reader = data.draw(st.sampled_from(list(FORMS))), data.draw(st.sampled_from(list(READERS)))
+    whole = bytearray(FORMS[form]([plain_record(number) for number in range(4)]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(whole) - 1))
+        whole[start : start + data.draw(st.integers(0, 60))] = data.draw(st.binary(max_size=60))
+        whole = whole or bytearray(b"x")
+    found, _ = read(bytes(whole), reader, tmp_path_factory.mktemp("any"))
+    if form == "by record":  # the checksums of gzip see to it that nothing false is handed out
+        assert {each.payload for each in found} <= {b"payload %d " % number * 30 for number in range(4)}
+
+
+def test_an_archive_whose_members_hold_one_record_first_and_several_later(tmp_path):
+    records = [plain_record(number) for number in range(4)]
+    data = FORMS["mixed"](records) + gzip.compress(plain_record(4))
+    assert urls(read(data, "fastwarc", tmp_path)[0]) == ["0", "1", "2", "3", "4"]
+    found, counts = read(data, "warcio", tmp_path)  # reads the first record of a member only
+    assert (urls(found), counts.bad) == (["0", "1", "4"], {SEVERAL: 1})
 
 
 def damaged(kind):

@@ -23,6 +23,7 @@ from cs336_data.web_archive.decompressed_stream import (
 CUT_OFF = "cut off: the data ends before the record does"
 DAMAGED = "damaged compressed data"
 NO_RECORD = "bytes that are no WARC record"
+SEVERAL = "more than one record in a gzip member"
 WRONG_LENGTH = "wrong or missing Content-Length"
 
 _BLANK = b"\r\n"
@@ -93,10 +94,7 @@ class ArchiveFile:
         """Whether there are no bytes at all, or nothing was compressed."""
         if self.by_record:
             return self._member(0)[:2] == (b"", "whole")
-        stream = self.stream_from(0)
-        return not stream.read(1) and not (
-            isinstance(stream, DecompressedStream) and (stream.damaged or stream.cut_off)
-        )
+        return not self.stream_from(0).read(1) and self._stream_state() == "whole"
 
     def has_data_after(self, offset: int) -> bool:
         """Whether anything but blank bytes follows."""
@@ -106,21 +104,21 @@ class ArchiveFile:
     def why_unreadable(self, offset: int) -> str:
         """What is wrong at `offset`, where no sound record could be read: one of this module's reasons."""
         if self.by_record:
+            if self.record_end(offset) is not None:
+                return SEVERAL  # nothing is wrong here, so the reader has failed before
             plain, state, _ = self._member(offset)
             if state != "whole":
                 return state
             return WRONG_LENGTH if _VERSION_LINE.match(plain) else NO_RECORD
         start = self.stream_from(offset).read(_MAX_HEADER_BYTES)
-        if not start:
-            return DAMAGED if getattr(self.stream, "damaged", False) else CUT_OFF
-        if not _VERSION_LINE.match(start):
+        if start and not _VERSION_LINE.match(start):
             return NO_RECORD
         length = _record_length(start)
         if length is None and _HEADER_END.search(start):
             return WRONG_LENGTH
         if self.next_start(offset + 1) is not None or (length and self.stream_from(offset + length - 1).read(1)):
             return WRONG_LENGTH
-        return DAMAGED if getattr(self.stream, "damaged", False) else CUT_OFF
+        return DAMAGED if self._stream_state() == DAMAGED else CUT_OFF
 
     def next_start(self, offset: int) -> int | None:
         """Where the first record at or after `offset` begins; None if there is none."""
@@ -139,18 +137,26 @@ class ArchiveFile:
             offset = max(offset, place + 1)
         return None
 
+    def _stream_state(self) -> str:
+        """As `_member` names them, for a file compressed as a whole that has been read to its end."""
+        if not isinstance(self.stream, DecompressedStream):
+            return "whole"
+        return DAMAGED if self.stream.damaged else CUT_OFF if self.stream.cut_off else "whole"
+
     def _member(self, offset: int, limit: int | None = None) -> tuple[bytes, str, int]:
         """The gzip member at `offset`: its plain bytes (no more than about `limit`), its state, and where it ends.
 
         The state is "whole", `CUT_OFF` or `DAMAGED`; what could be decompressed is there in any case.
         """
         stream, decompressor, plain, consumed = self.stream_from(offset), zlib.decompressobj(GZIP_WINDOW), [], 0
+        length = 0
         try:
-            while not decompressor.eof and (limit is None or sum(map(len, plain)) < limit):
+            while not decompressor.eof and (limit is None or length < limit):
                 if not (data := stream.read(CHUNK_BYTES)):
                     return b"".join(plain), CUT_OFF, offset + consumed
                 consumed += len(data)
                 plain.append(decompressor.decompress(data))
+                length += len(plain[-1])
         except zlib.error:
             return b"".join(plain), DAMAGED, offset + consumed
         return b"".join(plain), "whole", offset + consumed - len(decompressor.unused_data)

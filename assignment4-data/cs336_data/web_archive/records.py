@@ -17,7 +17,7 @@ from email.message import Message
 
 from cs336_basics.command_line import UsageError
 from cs336_data.web_archive import fastwarc_reader, warcio_reader
-from cs336_data.web_archive.archive_file import ArchiveFile
+from cs336_data.web_archive.archive_file import SEVERAL, ArchiveFile
 from cs336_data.web_archive.http_message import decode_body, parse_http
 from cs336_data.web_archive.raw_record import RawRecord, UnreadableError
 
@@ -151,9 +151,11 @@ def _sound_records(
                 damage = end
         if held is not None:
             yield held
-        if damage is not None:
-            counts.bad[archive.why_unreadable(damage)] += 1
-        start = None if damage is None else archive.next_start(damage + 1)
+        if damage is None:
+            return
+        reason = archive.why_unreadable(damage)
+        counts.bad[reason] += 1
+        start = archive.next_start(damage if reason == SEVERAL and damage > start else damage + 1)
 
 
 def _decode(raw: RawRecord) -> Record | None:

@@ -26,6 +26,7 @@ def raw_records(archive: ArchiveFile, start: int) -> Iterator[RawRecord]:
         UnreadableError: warcio gives up, or has met something else than a blank line after a record.
     """
     records = _QuietIterator(archive.stream_from(start), no_record_parse=True)
+    last = start - 1
     try:
         for record in records:
             if records.err_count:
@@ -33,7 +34,10 @@ def raw_records(archive: ArchiveFile, start: int) -> Iterator[RawRecord]:
             headers = {name.lower(): value for name, value in record.rec_headers.headers}
             block = record.raw_stream.read()
             is_whole = headers.get("content-length") == str(len(block))
-            yield RawRecord(records.get_record_offset(), headers, block, is_whole)
+            if (offset := records.get_record_offset()) <= last:  # it is known after the block only
+                raise UnreadableError("a gzip member holds several records")
+            last = offset
+            yield RawRecord(offset, headers, block, is_whole)
         if records.err_count:
             raise UnreadableError("the last record is not followed by a blank line")
     except (ArchiveLoadFailed, zlib.error, OSError) as error:
