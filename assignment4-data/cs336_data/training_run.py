@@ -1,6 +1,6 @@
 """Training a model on the documents: settings from YAML and flags, assignment 2's trainer, samples at the end.
 
-uv run python scripts/train_model.py --config configs/gpt2_small.yaml --valid_tokens paloma_c4_100.bin
+uv run python scripts/train_model.py --config configs/train_gpt2_small.yaml --valid_tokens paloma_c4_100.bin
 """
 
 import difflib
@@ -29,7 +29,7 @@ from cs336_systems.process_group import started_by_torchrun
 from cs336_systems.train import torchrun_rank, train_and_tell
 
 PROGRAM = "scripts/train_model.py"
-DEFAULT_CONFIG = Path("configs/small_cpu.yaml")
+DEFAULT_CONFIG = Path("configs/train_small_cpu.yaml")
 SMOKE: dict[str, Any] = {
     "data_dir": str(DEFAULT_TOKENS / "smoke"), "tokenizer_dir": str(DEFAULT_TOKENS / "smoke" / "tokenizer"),
     "save_ckp_path": "checkpoints/smoke", "run_dir": "runs/smoke", "d_model": 64, "num_layers": 2, "num_heads": 4,

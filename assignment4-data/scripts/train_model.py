@@ -1,4 +1,4 @@
-"""Train a model on the documents: `uv run python scripts/train_model.py --config configs/gpt2_small.yaml`."""
+"""Train a model on the documents: `uv run python scripts/train_model.py --config configs/train_gpt2_small.yaml`."""
 
 from cs336_basics.command_line import run_command
 from cs336_data.training_run import main

@@ -57,14 +57,14 @@ def _write_config(folder, tokens, **settings):
     return path
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("train_*.yaml")))
 def test_configurations_are_allowed(name):
     config = config_from_arguments(["--config", str(CONFIGS / name), "--device", "cpu"])
     assert config.layout(2).data_strategy == "ddp"
 
 
 def test_the_handouts_configuration():
-    config = config_from_arguments(["--config", str(CONFIGS / "gpt2_small.yaml"), "--device", "cpu"])
+    config = config_from_arguments(["--config", str(CONFIGS / "train_gpt2_small.yaml"), "--device", "cpu"])
     model = config.model_config(50_257)
     assert (model.num_layers, model.d_model, model.num_heads, model.d_ff, model.context_length) == (
         12,
