@@ -17,6 +17,7 @@ from cs336_scaling.client.flops import ScalingClient2025
 from cs336_scaling.client.transport import ApiError, Connection, Unreachable
 from cs336_scaling.client.wall_clock import ScalingClient2026
 from cs336_scaling.schemas.edition_2025 import LossQuery
+from cs336_scaling.schemas.edition_2026 import TargetConfig
 
 from .api_server import running_server, serving, small_config
 
@@ -94,9 +95,10 @@ def test_a_whole_experiment(client):
 def test_final_submission_the_last_counts(client):
     assert client.final_submission() is None
     client.submit_final(small_config(), 3.5)
-    client.submit_final(small_config(256), 3.25)
+    two_days = TargetConfig.model_validate(small_config(256).model_dump() | {"max_runtime_seconds": 172_800.0})
+    client.submit_final(two_days, 3.25)
     final = client.final_submission()
-    assert (final.training_config, final.predicted_final_loss) == (small_config(256), 3.25)
+    assert (final.training_config, final.predicted_final_loss) == (two_days, 3.25)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_a_dry_run_needs_no_server(monkeypatch, capsys):
         (["budget", "--url", "localhost"], "server address is 'localhost'"),
         (["budget", "--tries", "0"], "tries is 0"),
         (["budget", "--timeout", "0"], "timeout is 0"),
+        (["watch", "--poll_seconds", "-1"], "poll_seconds is -1"),
     ],
 )
 def test_mistakes_are_one_sentence(server, capsys, monkeypatch, words, sentence):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from cs336_basics.command_line import UsageError
-from cs336_scaling.schemas.edition_2026 import TrainingConfig
+from cs336_scaling.schemas.edition_2026 import TargetConfig, TrainingConfig
 
 
 class _Answer(BaseModel):
@@ -77,7 +77,7 @@ class Submission(_Answer):
 class FinalSubmission(_Answer):
     """The final submission that counts."""
 
-    training_config: TrainingConfig
+    training_config: TargetConfig
     predicted_final_loss: float
     submitted_at: datetime | None = None
 

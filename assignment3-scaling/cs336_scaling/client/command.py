@@ -29,6 +29,7 @@ from cs336_scaling.client.tables import budget_2026_view, budget_view, console, 
 from cs336_scaling.client.wall_clock import ScalingClient2026
 from cs336_scaling.client.wall_clock import plan_cost as cost_2026
 from cs336_scaling.compute import training_flops
+from cs336_scaling.schemas.edition_2026 import TargetConfig, TrainingConfig
 from cs336_scaling.schemas.limits import BUDGET_2025_FLOPS
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -43,7 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--url", default=os.environ.get("CS336_API_URL", DEFAULT_URL), help="server; CS336_API_URL sets it as well"
     )
     server.add_argument(
-        "--api_key", default=argparse.SUPPRESS, help="your key; default: the environment variable CS336_API_KEY"
+        "--api_key",
+        "--api-key",
+        default=argparse.SUPPRESS,
+        help="your key; default: the environment variable CS336_API_KEY",
     )
     server.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for an answer")
     server.add_argument("--tries", type=int, default=6, help="how often to ask a server that fails")
@@ -99,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError(f"tries is {arguments.tries}; allowed is any whole number above 0")
     if not arguments.timeout > 0:
         raise UsageError(f"timeout is {arguments.timeout:g}; allowed is any number of seconds above 0")
+    if not 0 < getattr(arguments, "poll_seconds", 1) < float("inf"):
+        raise UsageError(f"poll_seconds is {arguments.poll_seconds:g}; allowed is any number above 0")
     {"2025": _main_2025, "2026": _main_2026}[arguments.edition](arguments)
 
 
@@ -195,8 +201,8 @@ def _queries(arguments: argparse.Namespace) -> list:
     return queries_from_flags(arguments) if arguments.file is None else read_queries(arguments.file)
 
 
-def _configs(arguments: argparse.Namespace) -> list:
-    return configs_from_flags(arguments) if arguments.file is None else read_configs(arguments.file)
+def _configs(arguments: argparse.Namespace, kind: type[TrainingConfig] = TrainingConfig) -> list[TrainingConfig]:
+    return configs_from_flags(arguments, kind) if arguments.file is None else read_configs(arguments.file, kind)
 
 
 def _matching(experiments: Sequence[Experiment], beginnings: Sequence[str]) -> list[str]:
@@ -240,7 +246,7 @@ def _watch(client: ScalingClient2026, ids: Sequence[str], arguments: argparse.Na
 
 
 def _submit_final(client: ScalingClient2026, arguments: argparse.Namespace) -> None:
-    [config, *others] = _configs(arguments)
+    [config, *others] = _configs(arguments, TargetConfig)
     if others:
         raise UsageError(f"{1 + len(others)} configurations are given; hand in one")
     predicted = getattr(arguments, "predicted_final_loss", None)

@@ -69,13 +69,13 @@ def add_2025_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def configs_from_flags(flags: argparse.Namespace) -> list[TrainingConfig]:
-    """The runs that the 2026 flags describe.
+def configs_from_flags(flags: argparse.Namespace, kind: type[TrainingConfig] = TrainingConfig) -> list[TrainingConfig]:
+    """The runs that the 2026 flags describe; of `kind` TargetConfig, they may take as long as the target.
 
     Raises:
         UsageError: a value is not allowed.
     """
-    return [_config(argparse.Namespace(**values)) for values in _combinations(vars(flags))]
+    return [_config(argparse.Namespace(**values), kind) for values in _combinations(vars(flags))]
 
 
 def queries_from_flags(flags: argparse.Namespace) -> list[LossQuery]:
@@ -95,7 +95,7 @@ def _combinations(flags: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield flags | dict(zip(listed, chosen, strict=True))
 
 
-def _config(flags: argparse.Namespace) -> TrainingConfig:
+def _config(flags: argparse.Namespace, kind: type[TrainingConfig]) -> TrainingConfig:
     hidden_size, head_dim, per_step = flags.hidden_size, flags.head_dim, SEQUENCE_LENGTH * flags.train_batch_size
     if head_dim < 1 or hidden_size % head_dim:
         raise UsageError(f"hidden_size {hidden_size} is no multiple of head_dim {head_dim}; it must be")
@@ -125,11 +125,11 @@ def _config(flags: argparse.Namespace) -> TrainingConfig:
         if flops is not None:
             wanted = flops / training_flops_per_token(architecture)
         if not 0 < wanted < MOST_TOKENS:
-            raise UsageError(f"flops is {flops:g}; allowed is what pays for up to {MOST_TOKENS:.0e} tokens")
+            raise UsageError(f"flops is {flops}; allowed is what pays for up to {MOST_TOKENS:.0e} tokens")
         tokens = max(1, round(wanted / (per_step * flags.n_evals))) * per_step * flags.n_evals
     optimizer = AdamWConfig(lr_scheduler=_validated(LRScheduler, {"peak_value": flags.peak_lr}))
     return _validated(
-        TrainingConfig,
+        kind,
         {
             "architecture_config": architecture,
             "optimizer_config": optimizer,
@@ -142,14 +142,16 @@ def _config(flags: argparse.Namespace) -> TrainingConfig:
     )
 
 
-def read_configs(path: Path) -> list[TrainingConfig]:
+def read_configs(path: Path, kind: type[TrainingConfig] = TrainingConfig) -> list[TrainingConfig]:
     """The runs of a JSON file: one configuration, a list of them, or objects that hold one as `training_config`.
+
+    Of `kind` TargetConfig, they may take as long as the target.
 
     Raises:
         UsageError: no such file, no JSON, or a value is not allowed.
     """
     return [
-        _validated(TrainingConfig, entry.get("training_config", entry), f"run {number} of {path}")
+        _validated(kind, entry.get("training_config", entry), f"run {number} of {path}")
         for number, entry in enumerate(_entries(path), start=1)
     ]
 
