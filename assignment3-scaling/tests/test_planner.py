@@ -75,9 +75,18 @@ def test_it_stops_when_it_is_as_exact_as_asked():
 
 
 @pytest.mark.slow
-def test_wall_clock_plans_end_in_time():
+def test_wall_clock_plans_through_the_real_server_end_in_time(tmp_path):
     world = World.from_seed(1001)
-    plan = Planner(WallClockSpace(40_000), SimulatedWallClock(world, 10_000)).run()
+    with (
+        running_server(tmp_path, world_seed=1001, budget_seconds=10_000) as server,
+        ScalingClient2026(server.url, server.key, cache_dir=None) as client,
+    ):
+        plan = Planner(WallClockSpace(40_000), ApiWallClock(client, poll_seconds=0.01)).run()
+        experiments = client.experiments()
+        assert plan.used == pytest.approx(sum(one.charged_seconds for one in experiments))
+        client.submit_final(plan.config, plan.predicted_loss)
+        assert client.final_submission().training_config == plan.config
+    assert len(experiments) == len(plan.steps)
     assert float(world.expected_loss([plan.config])[0]) / world.optimum(seconds=40_000).loss < 1.01
     assert float(world.expected_seconds([plan.config])[0]) < 40_000
     assert plan.used <= plan.total
@@ -200,6 +209,9 @@ def test_simulated_laboratories_keep_the_rules():
         (["--budget", "0"], "budget is 0; allowed"),
         (["--precision", "2"], "precision is 2; allowed"),
         (["--submit-final"], "needs a 2026 server"),
+        (["--world", "-1"], "seed is -1; allowed"),
+        (["--vocab-size", "3"], "vocab size is 3; allowed is 256 to 262144"),
+        (["--poll-seconds", "-1"], "poll seconds is -1; allowed"),
         (["--widest", "8"], "allowed are 64, 8 and 1 s or more"),
         (["--edition", "2025", "--budget", "1e10"], "pays for no run of the sweep"),
     ],
@@ -207,6 +219,14 @@ def test_simulated_laboratories_keep_the_rules():
 def test_bad_flags_are_refused(flags, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         main(["--out", str(tmp_path), *flags])
+
+
+def test_help_does_not_show_the_key(monkeypatch, capsys):
+    monkeypatch.setenv("CS336_API_KEY", "a-secret")
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "a-secret" not in capsys.readouterr().out
 
 
 def test_without_a_key_a_server_is_not_asked(tmp_path, monkeypatch):

@@ -32,6 +32,8 @@ def test_a_key_is_printed_once_and_works(tmp_path, capsys):
         (["serve", "--sequence-length", "100"], "allowed are the divisors of 512"),
         (["serve", "--database", "sqlite://"], "is in memory"),
         (["worker", "--lease-seconds", "0"], "lease_seconds is 0.0"),
+        (["add-user", "eve", "--budget-flops", "1e20"], "budget_flops is 1e+20; allowed is at most 9e+18"),
+        (["add-user", "eve", "--budget-seconds", "inf"], "budget_seconds is inf; allowed is at most 1e+12"),
         (["add-user", "", "--budget-flops", "1"], "the user's name is ''"),
     ],
 )

@@ -21,6 +21,7 @@ from cs336_scaling.planner.simulated import SimulatedFlops, SimulatedWallClock
 from cs336_scaling.planner.space import Space
 from cs336_scaling.planner.strategy import Planner, Step
 from cs336_scaling.planner.wall_clock_space import WallClockSpace
+from cs336_scaling.schemas.edition_2026 import VOCABULARY_SIZES
 from cs336_scaling.schemas.limits import BUDGET_2025_FLOPS, BUDGET_2026_SECONDS, TARGET_2025_FLOPS, TARGET_2026_SECONDS
 from cs336_scaling.simulate.world import World
 
@@ -38,8 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--edition", choices=["2025", "2026"], default="2026", help="2025: FLOPs; 2026: wall clock")
     parser.add_argument("--world", type=int, default=0, help="seed of the simulated world, where no server is given")
-    parser.add_argument("--server", help="address of a training API; without it, a simulated world in this process")
-    parser.add_argument("--api-key", default=os.environ.get("CS336_API_KEY"), help="key; default: CS336_API_KEY")
+    parser.add_argument(
+        "--server", "--url", help="address of a training API; without it, a simulated world in this process"
+    )
+    parser.add_argument(
+        "--api-key", "--api_key", default=argparse.SUPPRESS,
+        help="your key; default: the environment variable CS336_API_KEY",
+    )  # fmt: skip
     parser.add_argument("--budget", type=float, help="FLOPs (2e18) or seconds (43,200); a 2026 server tells its own")
     parser.add_argument("--target", type=float, help="what to plan for; default: 1e19 FLOPs or 172,800 s")
     parser.add_argument(
@@ -70,6 +76,10 @@ def _space(arguments: argparse.Namespace) -> Space:
             f"widest, largest batch and target are {arguments.widest}, {arguments.largest_batch} and {target:g} s; "
             "allowed are 64, 8 and 1 s or more"
         )
+    if arguments.vocab_size not in VOCABULARY_SIZES:
+        raise UsageError(
+            f"vocab size is {arguments.vocab_size}; allowed is {VOCABULARY_SIZES[0]} to {VOCABULARY_SIZES[-1]}"
+        )
     return WallClockSpace(
         target, vocab_size=arguments.vocab_size, widest=arguments.widest, dtype=arguments.dtype,
         largest_batch=arguments.largest_batch,
@@ -85,11 +95,12 @@ def _laboratory(arguments: argparse.Namespace) -> tuple[Laboratory[Any], Scaling
     if arguments.server is None:
         world = World.from_seed(arguments.world)
         return (SimulatedFlops if arguments.edition == "2025" else SimulatedWallClock)(world, budget), None
-    if not arguments.api_key:
+    key = getattr(arguments, "api_key", None) or os.environ.get("CS336_API_KEY")  # never a default: --help shows those
+    if not key:
         raise UsageError("no API key; give --api-key or set CS336_API_KEY")
     if arguments.edition == "2025":
-        return ApiFlops(ScalingClient2025(arguments.server, arguments.api_key), budget), None
-    client = ScalingClient2026(arguments.server, arguments.api_key)
+        return ApiFlops(ScalingClient2025(arguments.server, key), budget), None
+    client = ScalingClient2026(arguments.server, key)
     return ApiWallClock(client, arguments.poll_seconds), client
 
 
@@ -104,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError("--submit-final needs a 2026 server; give --edition 2026 and --server")
     if not 0 < arguments.precision < 1:
         raise UsageError(f"precision is {arguments.precision:g}; allowed is what lies between 0 and 1")
+    if not 0 < arguments.poll_seconds < math.inf:
+        raise UsageError(f"poll seconds is {arguments.poll_seconds:g}; allowed is any number above 0")
     space = _space(arguments)
     laboratory, client = _laboratory(arguments)
     keys = ("edition", "world", "server", "budget", "smoke", "target", "vocab_size", "widest", "largest_batch", "dtype")

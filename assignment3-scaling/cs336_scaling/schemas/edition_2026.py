@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from cs336_scaling.schemas.limits import BUDGET_2026_SECONDS, SEQUENCE_LENGTH, TARGET_2026_SECONDS
 
+VOCABULARY_SIZES = range(256, 262_145)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -36,7 +37,7 @@ class ArchitectureConfig(_Strict):
     rope_theta: float = Field(default=10_000.0, ge=1.0, le=1e8)
     tie_word_embeddings: bool = False
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    vocab_size: int = Field(ge=256, le=262_144)
+    vocab_size: int = Field(ge=VOCABULARY_SIZES[0], le=VOCABULARY_SIZES[-1])
 
     @model_validator(mode="after")
     def _check_shape(self) -> "ArchitectureConfig":

@@ -13,6 +13,8 @@ from cs336_scaling.schemas.limits import (
     VALIDATION_TOKENS,
 )
 
+_LARGEST_FLOPS = 9e18  # databases keep FLOPs as whole numbers of 64 bits
+_LARGEST_SECONDS = 1e12  # an answer's JSON knows no infinity
 BackendKind = Literal["simulate", "train"]
 
 
@@ -89,6 +91,9 @@ class ServerSettings:
         for name in ("speed", "budget_flops", "budget_seconds", "slots"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is any number above 0")
+        for name, largest in (("budget_flops", _LARGEST_FLOPS), ("budget_seconds", _LARGEST_SECONDS)):
+            if getattr(self, name) > largest:
+                raise UsageError(f"{name} is {getattr(self, name):g}; allowed is at most {largest:g}")
         if self.world_seed < 0:
             raise UsageError(f"world_seed is {self.world_seed}; allowed is any whole number of at least 0")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cs336_basics.command_line import UsageError
 from cs336_scaling.schemas.canonical import canonical_hash
 from cs336_scaling.schemas.edition_2025 import LossQuery
 from cs336_scaling.schemas.edition_2026 import TrainingConfig
@@ -50,7 +51,13 @@ class World:
 
     @classmethod
     def from_seed(cls, seed: int) -> "World":
-        """The world that a seed names."""
+        """The world that a seed names.
+
+        Raises:
+            UsageError: the seed is negative.
+        """
+        if seed < 0:
+            raise UsageError(f"the world's seed is {seed}; allowed is any whole number of at least 0")
         return cls(seed, HiddenParameters.draw(seed))
 
     def expected_loss(self, runs: Sequence[TrainingConfig] | Sequence[LossQuery] | Runs) -> Float[np.ndarray, "*runs"]:
