@@ -286,7 +286,6 @@ def test_settings_out_of_range_are_refused(settings):
     [
         ({"architecture_config": architecture(vocab_size=1000)}, "vocab_size is 1000"),
         ({"architecture_config": architecture(attention_bias=True)}, "attention_bias is true"),
-        ({"optimizer_config": {"lr_scheduler": schedule(), "momentum": 0.9}}, "SGD"),
         ({"optimizer_config": adamw(eps_root=1e-8)}, "eps_root is 1e-08"),
         ({"optimizer_config": adamw(lr_scheduler=schedule(init_value=1e-5))}, "init_value is 1e-05"),
     ],

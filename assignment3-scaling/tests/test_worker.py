@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from cs336_scaling.server.experiment_run import ExperimentRun
 from cs336_scaling.server.leases import LeaseBook, LeaseLost
 from cs336_scaling.server.services import Services
 from cs336_scaling.server.settings import ServerSettings, TrainSettings
+from cs336_scaling.server.sgd import SGD
 from cs336_scaling.server.training_text import prepare_text
 from cs336_scaling.server.worker import Worker, experiment_folder
+from cs336_scaling.server.worker_pool import WorkerPool
 
 from .training_configs import adamw, schedule, tiny_config
 
@@ -36,6 +39,8 @@ FLAGS = [
     for flag in (f"--{name.replace('_', '-')}", str(getattr(TRAIN, name)))
 ]  # fmt: skip
 PROGRAM = Path(__file__).parents[1] / "scripts" / "server.py"
+GUARD_SECONDS = 600
+"""Against hanging; no measure of speed."""
 LONG = tiny_config(total_train_tokens=512 * 20_000, n_evals=1000, max_runtime_seconds=40_000)
 """A validation every 20 steps, and minutes until the end: no kill comes too late."""
 
@@ -108,7 +113,7 @@ def _start_worker(settings, *flags):
 
 def _wait_for(look, *alive):
     """Look until it is true; processes that are named must not end before."""
-    deadline = time.monotonic() + 600  # a guard against hanging, not a measure
+    deadline = time.monotonic() + GUARD_SECONDS
     while time.monotonic() < deadline:
         if found := look():
             return found
@@ -130,6 +135,38 @@ def test_an_experiment_is_really_trained_and_charged_its_runtime(bench):
     assert seen.charged_seconds == max(1.0, seen.runtime_seconds)
     assert bench.used() == seen.charged_seconds
     assert not experiment_folder(bench.settings, experiment_id).exists(), "checkpoints go when they are not needed"
+
+
+def test_sgd_is_torchs():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)) for _ in range(2))
+    mine = SGD([{"params": [ours], "weight_decay": 0.1}], 0.05, 0.9)
+    peer = torch.optim.SGD([theirs], lr=0.05, momentum=0.9, weight_decay=0.1)
+    for _ in range(5):
+        gradient = torch.randn(2, 3)
+        for parameter, optimizer in ((ours, mine), (theirs, peer)):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_experiments_with_sgd_train_and_go_on_bit_for_bit(bench):
+    body = tiny_config(optimizer_config={"type": "sgd", "momentum": 0.9, "lr_scheduler": schedule(peak_value=0.3)})
+    config = TrainingConfig.model_validate(body)
+    whole = ExperimentRun(config, bench.settings.train, bench.data, bench.settings.data_dir / "whole")
+    while not whole.finished:
+        whole.advance()
+    folder = bench.settings.data_dir / "halves"
+    first = ExperimentRun(config, bench.settings.train, bench.data, folder)
+    while first.step < 25:
+        first.advance()
+    first.save()
+    second = ExperimentRun(config, bench.settings.train, bench.data, folder)
+    assert second.step == 25
+    while not second.finished:
+        second.advance()
+    assert second.val_losses == whole.val_losses
+    assert whole.val_losses[-1] < whole.val_losses[0]
 
 
 def test_all_experiments_are_measured_on_the_same_windows(bench):
@@ -258,6 +295,32 @@ def test_an_experiment_that_kills_its_workers_fails_with_the_true_runtime(bench)
     assert bench.submit(LONG) != experiment_id
 
 
+def test_the_pool_starts_dead_workers_again_and_takes_their_experiments_back(tmp_path, text):
+    bench = Bench(tmp_path, text, max_attempts=1000)
+    experiment_id = bench.submit(LONG)
+    dead, enough = [], threading.Event()
+
+    class Witness:
+        """The leases; each worker that died is made to have held the experiment."""
+
+        def reclaim(self, worker):
+            bench.services.leases.claim(worker)
+            before = bench.get(experiment_id).status_type
+            bench.services.leases.reclaim(worker)
+            dead.append((worker, before, bench.get(experiment_id).status_type))
+            if len(dead) == 2:
+                enough.set()
+
+    refused = ["--data-dir", str(tmp_path), "--lease-seconds", "0"]  # such a worker ends as soon as it starts
+    with open(tmp_path / "log", "w") as log, WorkerPool(1, refused, Witness(), log):
+        assert enough.wait(GUARD_SECONDS)
+    (first, *states), (second, *again) = dead[:2]
+    assert first != second
+    assert states == again == ["running", "queued"]
+    assert (tmp_path / "log").read_text().count("lease_seconds is 0.0") >= 2
+    bench.services.database.close()
+
+
 def _undisturbed(tmp_path, text, count):
     bench = Bench(tmp_path, text)
     experiment_id = bench.submit(LONG)
@@ -346,7 +409,7 @@ def _children(process):
 def test_killing_the_worker_and_then_the_server_loses_neither_experiment_nor_budget(tmp_path, text):
     shutil.copytree(text, tmp_path / "text")
     server, url, key = _serve(tmp_path)
-    client = httpx.Client(headers={"X-API-Key": key}, timeout=120)
+    client = httpx.Client(headers={"X-API-Key": key}, timeout=GUARD_SECONDS, verify=False)
 
     def look():
         return client.get(f"{url}/experiment/{experiment_id}").json()
@@ -378,7 +441,7 @@ def test_killing_the_worker_and_then_the_server_loses_neither_experiment_nor_bud
         assert used() == 40_000
         assert second
         server.send_signal(signal.SIGTERM)
-        server.wait(180)
+        server.wait(GUARD_SECONDS)
         assert _children(server) == []
     finally:
         server.kill()

@@ -98,9 +98,7 @@ class TrainingBackend:
             )
         if shape.attention_bias:
             raise Refusal(422, "architecture_config.attention_bias is true; this server trains models without biases")
-        if not isinstance(optimizer, AdamWConfig):
-            raise Refusal(422, "optimizer_config is SGD; this server trains with AdamW")
-        if optimizer.eps_root:
+        if isinstance(optimizer, AdamWConfig) and optimizer.eps_root:
             raise Refusal(422, f"optimizer_config.eps_root is {optimizer.eps_root}; this server's AdamW has 0")
         if optimizer.lr_scheduler.init_value:
             raise Refusal(

@@ -13,12 +13,13 @@ from cs336_basics.check_pointing import (
 )
 from cs336_basics.command_line import UsageError
 from cs336_basics.model.config import TransformerConfig
-from cs336_basics.trainer.trainer import DivergenceError, Trainer
+from cs336_basics.trainer.trainer import DivergenceError, Trainer, decay_groups
 from cs336_basics.training_config import TrainConfig
 from cs336_basics.training_data import TrainingData
-from cs336_scaling.schemas.edition_2026 import TrainingConfig
+from cs336_scaling.schemas.edition_2026 import AdamWConfig, SGDConfig, TrainingConfig
 from cs336_scaling.schemas.limits import SEQUENCE_LENGTH
 from cs336_scaling.server.settings import TrainSettings
+from cs336_scaling.server.sgd import SGD
 
 _KEPT_CHECKPOINTS = 2  # a damaged one still leaves one to go on from
 
@@ -48,6 +49,10 @@ class ExperimentRun:
         self._trainer = Trainer(
             _train_config(config, settings, largest_part), _model_config(config, settings), data.train, data.valid
         )
+        optimizer = config.optimizer_config
+        if isinstance(optimizer, SGDConfig):
+            groups = decay_groups(self._trainer.model, optimizer.weight_decay)
+            self._trainer.optimizer = SGD(groups, optimizer.lr_scheduler.peak_value, optimizer.momentum)
         remove_unfinished_checkpoints(folder)
         with suppress(UsageError):  # no checkpoint, or none that can be read: from the beginning
             checkpoint = self._trainer.restore(latest_good_checkpoint(folder)[0])
@@ -106,6 +111,11 @@ def _largest_divisor(number: int, limit: int) -> int:
 def _train_config(config: TrainingConfig, settings: TrainSettings, largest_part: int) -> TrainConfig:
     """The trainer's settings; a batch keeps its number of tokens where the server's sequences are shorter."""
     optimizer, schedule = config.optimizer_config, config.optimizer_config.lr_scheduler
+    adamw = (
+        {"beta1": optimizer.beta1, "beta2": optimizer.beta2, "eps": optimizer.eps}
+        if isinstance(optimizer, AdamWConfig)
+        else {}
+    )
     rows = config.train_batch_size * SEQUENCE_LENGTH // settings.sequence_length
     return TrainConfig(
         context_len=settings.sequence_length,
@@ -116,13 +126,11 @@ def _train_config(config: TrainingConfig, settings: TrainSettings, largest_part:
         min_lr=schedule.peak_value * schedule.final_lr_frac,
         warm_up_it=round(schedule.warmup_frac * config.num_steps),
         weight_decay=optimizer.weight_decay,
-        beta1=optimizer.beta1,
-        beta2=optimizer.beta2,
-        eps=optimizer.eps,
         clip_grad_norm=optimizer.grad_clip_norm or 0.0,
         seed=config.model_seed,
         device=settings.device,
         dtype=config.architecture_config.dtype,
+        **adamw,
     )
 
 
