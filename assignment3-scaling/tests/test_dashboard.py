@@ -14,7 +14,12 @@ from cs336_scaling.schemas.edition_2025 import LossQuery
 
 from .api_server import running_server, small_config
 
+PATIENCE_MS = 300_000
+"""A guard against hanging, not a measure: pages are slow on a busy machine."""
 WIDTHS = (128, 192, 256, 384, 512)
+
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,7 @@ def server(tmp_path_factory):
 def page(browser, server):
     """A page that must not complain, nor ask anybody else, nor put the key into an address."""
     context = browser.new_context(viewport={"width": 1300, "height": 1200})
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     complaints, addresses = [], []
     page.on(

@@ -30,6 +30,8 @@ from cs336_scaling.server.tables import ExperimentRow
 from .training_configs import architecture, training_config
 
 CLIENTS = 50
+GUARD_SECONDS = 600
+"""Against hanging; no measure of speed."""
 PROGRAM = Path(__file__).parents[1] / "scripts" / "server.py"
 
 
@@ -51,7 +53,8 @@ class Server:
         raise AssertionError(f"the server ended with {self.process.wait()} before it listened")
 
     def client(self, key):
-        return httpx.Client(base_url=self.url, headers={"X-API-Key": key}, timeout=120)
+        # Without TLS there is nothing to verify; loading the certificates takes longer than fifty requests.
+        return httpx.Client(base_url=self.url, headers={"X-API-Key": key}, timeout=GUARD_SECONDS, verify=False)
 
     def kill(self):
         self.process.kill()
@@ -285,5 +288,5 @@ class QueueLife(RuleBasedStateMachine):
 TestQueueLife = pytest.mark.slow(QueueLife.TestCase)
 # Every step is several transactions on a disk: looking for a shorter failing story would take minutes.
 TestQueueLife.settings = settings(
-    deadline=None, derandomize=True, max_examples=20, stateful_step_count=25, phases=[Phase.explicit, Phase.generate]
+    deadline=None, derandomize=True, max_examples=12, stateful_step_count=25, phases=[Phase.explicit, Phase.generate]
 )
