@@ -98,8 +98,8 @@ def compare(shown_as: str, texts: Sequence[str], rounds: int) -> list[tuple[str 
     rows = []
     for tool in tools:
         agreement = sum(map(bool.__eq__, kept[tool], kept["ours"])) / len(texts)
-        speed = round(len(texts) / medians[tool])
-        rows.append((shown_as, tool, speed, round(medians[tool] / medians["ours"], 2), sum(kept[tool]), f"{agreement:.1%}"))
+        speed, ratio = round(len(texts) / medians[tool]), round(medians[tool] / medians["ours"], 2)
+        rows.append((shown_as, tool, speed, ratio, sum(kept[tool]), f"{agreement:.1%}"))
     return rows
 
 
