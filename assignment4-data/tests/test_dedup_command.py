@@ -60,11 +60,11 @@ def test_removed_documents_are_listed_with_what_stayed(in_folder, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [["--executor", "dask"], ["--executor", "slurm", "--slurm_cluster", "local"]])
-def test_on_clusters(in_folder, flags):
+def test_on_slurm(in_folder):
+    """Whose jobs are processes of this machine here."""
     paths = write_documents("in", 30)
     main([*map(str, paths), "--out", "here", "--quiet"])
-    main([*map(str, paths), "--out", "there", "--quiet", "--workers", "2", *flags])
+    main([*map(str, paths), "--out", "there", "--quiet", "--executor", "slurm", "--slurm_cluster", "local"])
     assert read_files(in_folder / "there") == read_files(in_folder / "here")
 
 

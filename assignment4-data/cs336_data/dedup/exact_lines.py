@@ -71,19 +71,21 @@ def _hash(stages: Stages, files: list[Path]) -> list[Path]:
 
 def _hash_batch(files: Sequence[Path], stem: Path, marker: Path) -> None:
     runs: list[str] = []
-    hashes = [np.empty(0, LINE_HASH)]
+    hashes, count = [np.empty(0, LINE_HASH)], 0
 
     def write() -> None:
         path = Path(f"{stem}-{len(runs)}.npy")
         write_run(path, np.concatenate(hashes))
         runs.append(path.name)
-        del hashes[1:]
 
     for path in files:
         for block in read_line_blocks(path):
             hashes.append(line_hashes(block))
-            if sum(map(len, hashes)) >= _HASHES_PER_RUN:
+            count += len(hashes[-1])
+            if count >= _HASHES_PER_RUN:
                 write()
+                del hashes[1:]
+                count = 0
     write()
     write_marker(marker, runs=runs)
 

@@ -1,5 +1,6 @@
 """The files that a deduplication reads: checked, in an order that does not depend on the caller's, in batches."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ def check_inputs(input_files: Sequence[str | os.PathLike], output_directory: str
     """
     by_name: dict[str, Path] = {}
     output = Path(output_directory).resolve()
+    is_output = functools.cache(lambda folder: folder.resolve() == output)
     for path in map(Path, input_files):
         if not path.is_file():
             raise UsageError(f"input file {path} does not exist")
@@ -28,7 +30,7 @@ def check_inputs(input_files: Sequence[str | os.PathLike], output_directory: str
                 f"{by_name[path.name]} and {path} have the same name, {path.name!r}: "
                 f"every input needs a name of its own, under which it is written to {output_directory}"
             )
-        if path.resolve().parent == output:
+        if is_output(path.parent):
             raise UsageError(f"input file {path} lies in the output folder {output_directory}: give another one")
         by_name[path.name] = path
     return [by_name[name].absolute() for name in sorted(by_name)]
@@ -51,5 +53,7 @@ def batches(files: Sequence[Path]) -> list[list[Path]]:
 def read_line_blocks(path: Path) -> Iterator[bytes]:
     """The file's content, a block of whole lines at a time; longer if a single line is."""
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+        # Room for a whole block would be taken for the smallest of files.
+        block_bytes = min(_BLOCK_BYTES, os.fstat(file.fileno()).st_size + 1)
+        while block := file.read(block_bytes):
             yield block if block.endswith(b"\n") else block + file.readline()
