@@ -74,19 +74,19 @@ def write_small_web(
     if (found := _finished(folder, settings)) is not None:
         return found
     paths: list[Path] = []
-    labels: list[dict[str, Any]] = []
     (folder / SETTINGS_FILE).unlink(missing_ok=True)
-    with tqdm(total=num_pages, desc="small web", unit="page", disable=not progress) as bar:
+    with (
+        atomic_write(folder / LABELS_FILE, "w") as labels,
+        tqdm(total=num_pages, desc="small web", unit="page", disable=not progress) as bar,
+    ):
         for file_number, start in enumerate(range(0, num_pages, pages_per_file)):
             path = folder / f"small-web-{file_number:05}.warc.gz"
             pages = [make_page(seed, number) for number in range(start, min(start + pages_per_file, num_pages))]
             responses = _write_warc(path, pages, seed, start, damage)
             _write_wet(path.with_name(path.name.replace(".warc.gz", ".warc.wet.gz")), pages, responses, start)
-            labels.extend(_label(page, path.name) for page in pages)
+            labels.writelines(json.dumps(_label(page, path.name), ensure_ascii=False) + "\n" for page in pages)
             paths.append(path)
             bar.update(len(pages))
-    with atomic_write(folder / LABELS_FILE, "w") as file:
-        file.writelines(json.dumps(label, ensure_ascii=False) + "\n" for label in labels)
     with atomic_write(folder / SETTINGS_FILE, "w") as file:
         json.dump(settings | {"files": [path.name for path in paths]}, file, indent=1)
     return paths
