@@ -136,3 +136,8 @@ def shards(out: Path) -> dict[str, bytes]:
 def records(out: Path, folder: str = "kept") -> list[dict]:
     """The result's documents."""
     return [record for path in sorted((out / folder).iterdir()) for record in read_objects(path)]
+
+
+def squeezed(table: str) -> str:
+    """A Markdown table without the spaces that align its columns."""
+    return "\n".join(" ".join(line.split()) for line in table.splitlines())

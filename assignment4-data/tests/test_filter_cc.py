@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from cs336_basics.command_line import UsageError, run_command
-from cs336_data.filters import DEFAULT_CHAIN
+from cs336_data.filters import DEFAULT_CHAIN, make_filter
 from cs336_data.pipeline.command import main
+from cs336_data.pipeline.settings import dedup_settings, filter_specs, read_config
 from cs336_data.small_web.writer import read_labels
 
-from .pipeline_runs import FILTER_CC, records, write_inputs
+from .pipeline_runs import FILTER_CC, records, squeezed, write_inputs
 
 
 def figures(out: Path) -> dict:
@@ -35,8 +36,7 @@ def check_places(out: Path) -> None:
 
 @pytest.mark.slow
 def test_with_no_argument_it_does_the_whole_way_on_a_small_web(tmp_path):
-    command = [sys.executable, FILTER_CC]
-    done = subprocess.run([*command, "--keep_rejected"], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    done = subprocess.run([sys.executable, FILTER_CC], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "data" / "filtered"
     check_places(out)
@@ -56,7 +56,7 @@ def test_the_smoke_run_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     main(["--smoke", "--workers", "1", "--quiet", "--filters", "gopher", "pii"])
     assert figures(tmp_path / "data" / "filtered" / "smoke")["summary"]["pages"] == 60
-    assert "| pages read | 60 |" in capsys.readouterr().out
+    assert "| pages read | 60 |" in squeezed(capsys.readouterr().out)
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_a_bad_file_shows_in_the_report_and_the_exit_code(tmp_path, capsys):
         main([str(tmp_path / "in"), *flags])
     assert caught.value.code == 1
     captured = capsys.readouterr()
-    assert "noise.warc.gz | " in captured.out
+    assert "noise.warc.gz | UnreadableInputError" in squeezed(captured.out)
     assert captured.err == "error: 1 of 2 input files failed; see above\n"
     assert len(records(out)) == 4
 
@@ -103,6 +103,15 @@ def test_a_configuration_file_and_flags(tmp_path):
     main([*flags, "--out", str(tmp_path / "b"), "--option", "gopher.min_words=50", "--dedup", "none"])
     assert figures(tmp_path / "b")["summary"]["kept"] == 4
     assert figures(tmp_path / "b")["stages"] == ["gopher"]
+
+
+def test_the_example_configuration_is_the_default():
+    config = read_config(FILTER_CC.parent.parent / "configs" / "filter_cc.yaml")
+    written, default = filter_specs(config, None, []), filter_specs({}, None, [])
+    assert dedup_settings(config) == dedup_settings({})
+    assert [spec.name for spec in written] == [spec.name for spec in default]
+    for one, other in zip(written, default, strict=True):
+        assert vars(make_filter(one.name, **dict(one.options))) == vars(make_filter(other.name))
 
 
 @pytest.mark.parametrize(

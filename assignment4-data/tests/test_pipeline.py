@@ -29,7 +29,7 @@ from cs336_data.pipeline.settings import dedup_settings, filter_specs, read_conf
 from cs336_data.pipeline.summary import Example, Summary, total
 
 from .engine_work import Item, double
-from .pipeline_runs import InProcess, article, documents, json_lines, records, shards, write_inputs
+from .pipeline_runs import InProcess, article, documents, json_lines, records, shards, squeezed, write_inputs
 
 GOPHER = FilterSettings((FilterSpec("gopher"),), keep_rejected=True)
 
@@ -349,7 +349,7 @@ def test_the_report_counts_and_projects(tmp_path):
     report = RunReport(summary, 3, {"x.warc": "broken"}, ["first", "second"], 4, 30_000, {"dedup": {}})
     # 2 ms a page without extraction, 30,000 pages a file, 4 cores.
     assert report.projected_hours(5000) == pytest.approx(0.002 * 30_000 * 5000 / 4 / 3600)
-    text = report.markdown()
+    text = squeezed(report.markdown())
     assert "| first | 900 | 300 | 33.3 % | 30.0 % | 0 |" in text
     assert "| second | 600 | 0 | 0.0 % | 0.0 % | 9 |" in text
     assert "| x.warc | broken |" in text

@@ -15,6 +15,7 @@ from .pipeline_runs import (
     hold,
     json_lines,
     shards,
+    squeezed,
     start,
     wait_until,
     write_inputs,
@@ -40,7 +41,9 @@ def test_a_dask_worker_is_killed_during_the_run(tmp_path):
     ):
         pids = client.run(os.getpid)
         assert len(set(pids.values())) == 2
-        process = start(inputs, out, "--executor", "dask", "--dask_scheduler", cluster.scheduler_address)
+        process = start(
+            inputs, out, "--dedup", "none", "--executor", "dask", "--dask_scheduler", cluster.scheduler_address
+        )
         wait_until(lambda: len(filtered_units(out)) == FILES, "the units that nothing holds", process)
         wait_until(lambda: any(client.processing().values()), "the unit that the pipe holds", process)
         (busy,) = (worker for worker, tasks in client.processing().items() if tasks)
@@ -52,19 +55,25 @@ def test_a_dask_worker_is_killed_during_the_run(tmp_path):
         os.close(descriptor)
         code, output, errors = finish(process)
         assert code == 0, errors
-        assert "| input files done | 5 |" in output
+        assert "| input files done | 5 |" in squeezed(output)
         assert set(client.run(os.getpid)), "the cluster goes on"
     pipe.unlink()
     pipe.write_bytes(content)
-    run_to_the_end(inputs, tmp_path / "local")
+    run_to_the_end(inputs, tmp_path / "local", "--dedup", "none")
     assert shards(out) == shards(tmp_path / "local")
 
 
-def test_dask_cluster_of_its_own_and_slurm_jobs_give_the_same_result(tmp_path):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--executor", "dask", "--workers", "1", "--dedup", "both"),
+        ("--executor", "slurm", "--slurm_cluster", "local", "--slurm_option", "timeout_min=30", "--dedup", "none"),
+    ],
+    ids=["a Dask cluster of its own", "Slurm jobs"],
+)
+def test_every_executor_gives_the_same_result(tmp_path, flags):
     inputs = tmp_path / "inputs"
     write_inputs(inputs, 2)
-    run_to_the_end(inputs, tmp_path / "local")
-    run_to_the_end(inputs, tmp_path / "dask", "--executor", "dask", "--workers", "1")
-    slurm = ("--executor", "slurm", "--slurm_cluster", "local", "--slurm_option", "timeout_min=30", "--workers", "2")
-    run_to_the_end(inputs, tmp_path / "slurm", *slurm)
-    assert shards(tmp_path / "local") == shards(tmp_path / "dask") == shards(tmp_path / "slurm")
+    run_to_the_end(inputs, tmp_path / "local", *flags[-2:])
+    run_to_the_end(inputs, tmp_path / "other", *flags)
+    assert shards(tmp_path / "local") == shards(tmp_path / "other")

@@ -48,7 +48,7 @@ def modification_times(out: Path) -> dict[str, int]:
 def test_killed_runs_lose_nothing_and_duplicate_nothing(inputs, tmp_path):
     pipe, out = inputs / PIPE_NAME, tmp_path / "out"
     # 1: as soon as anything is complete.
-    process = start(inputs, out, "--workers", "2")
+    process = start(inputs, out, "--dedup", "none", "--workers", "2")
     wait_until(lambda: filtered_units(out), "a complete unit", process)
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
@@ -56,7 +56,7 @@ def test_killed_runs_lose_nothing_and_duplicate_nothing(inputs, tmp_path):
     first = modification_times(out)
 
     # 2: in the middle of a file, with all others complete.
-    process = start(inputs, out, "--workers", "2")
+    process = start(inputs, out, "--dedup", "none", "--workers", "2")
     wait_until(lambda: filtered_units(out) == OTHERS, "the other units", process)
     descriptor = hold(pipe, process)
     os.write(descriptor, json_lines(documents(2000, 3))[:-10])
@@ -72,13 +72,13 @@ def test_killed_runs_lose_nothing_and_duplicate_nothing(inputs, tmp_path):
 
     # 3: to the end.
     let_go(inputs)
-    code, output, errors = finish(start(inputs, out, "--workers", "2"))
+    code, output, errors = finish(start(inputs, out, "--dedup", "none", "--workers", "2"))
     assert code == 0, errors
     assert "5 of 6 files are done already, 0 have changed since" in output
     assert modification_times(out).items() >= second.items()
     assert not list(out.rglob(".*.tmp"))
 
-    code, _, errors = finish(start(inputs, tmp_path / "uninterrupted", "--workers", "1"))
+    code, _, errors = finish(start(inputs, tmp_path / "uninterrupted", "--dedup", "none", "--workers", "1"))
     assert code == 0, errors
     assert shards(out) == shards(tmp_path / "uninterrupted")
     urls = [record["url"] for record in records(out) + records(out, "rejected")]
@@ -90,7 +90,7 @@ def test_killed_runs_lose_nothing_and_duplicate_nothing(inputs, tmp_path):
 @pytest.mark.parametrize("to_group", [True, False], ids=["from the terminal", "to the command alone"])
 def test_ctrl_c_ends_cleanly(inputs, tmp_path, to_group):
     out = tmp_path / "out"
-    process = start(inputs, out, "--workers", "1", group=True)
+    process = start(inputs, out, "--dedup", "none", "--workers", "1", group=True)
     descriptor = hold(inputs / PIPE_NAME, process)
     if to_group:
         os.killpg(process.pid, signal.SIGINT)
@@ -102,14 +102,14 @@ def test_ctrl_c_ends_cleanly(inputs, tmp_path, to_group):
     assert "Traceback" not in errors
     release(inputs / PIPE_NAME, descriptor)
     let_go(inputs)
-    code, _, errors = finish(start(inputs, out))
+    code, _, errors = finish(start(inputs, out, "--dedup", "none"))
     assert code == 0, errors
     assert len(records(out)) + len(records(out, "rejected")) == 6 * FILES + HELD_DOCUMENTS
 
 
 @pytest.mark.slow
 def test_a_second_command_in_the_same_folder_is_refused(inputs, tmp_path):
-    process = start(inputs, tmp_path / "out", "--workers", "1")
+    process = start(inputs, tmp_path / "out", "--dedup", "none", "--workers", "1")
     descriptor = hold(inputs / PIPE_NAME, process)
     code, _, errors = finish(start(inputs, tmp_path / "out"))
     assert code == 2

@@ -1,10 +1,10 @@
 """Which filters run with which options: from a YAML file, names on the command line, and single options on it.
 
 filters:                 # in this order; a name alone takes the filter's defaults
-  - language: {keep: [en], threshold: 0.65}
+  - language: {languages: [en], min_score: 0.65}
   - gopher
   - pii
-dedup: {method: both, jaccard_threshold: 0.8}
+dedup: {method: minhash, jaccard_threshold: 0.7}
 """
 
 import dataclasses
