@@ -315,6 +315,8 @@ def test_http_headers_with_line_feeds_alone_and_none_at_all():
     message = parse_http(b"HTTP/1.1 200 OK\nContent-Type: text/html\nX: y\n\nbody\r\n\r\nmore")
     assert message == HttpMessage(200, {"content-type": "text/html", "x": "y"}, b"body\r\n\r\nmore")
     assert parse_http(b"HTTP/1.0 404\r\n\r\n") == HttpMessage(404, {}, b"")
+    long = b"HTTP/1.1 200 OK\r\nX: %s\r\nY: z\r\n\r\nbody" % (b"x" * 100_000)
+    assert parse_http(long) == HttpMessage(200, {"x": "x" * 100_000, "y": "z"}, b"body")
     for block in (b"", b"no http", b"HTTP/1.1 abc\r\n\r\n", b"\x00" * 40):
         assert parse_http(block) is None
 

@@ -33,10 +33,13 @@ def parse_http(block: bytes, is_request: bool = False) -> HttpMessage | None:
     if status_line is None and not is_request:
         return None
     fields = HeaderMap("latin1")
-    header_bytes = fields.parse(io.BytesIO(block))
+    try:
+        header_bytes = fields.parse(io.BytesIO(block))
+    except OSError:  # a header of more than 32 KiB
+        header_bytes = 0
     if block.endswith(b"\r\n\r\n", 0, header_bytes) and b"\n\n" not in block[:header_bytes]:
         headers, body = {name.lower(): value for name, value in fields.to_tuples()}, block[header_bytes:]
-    else:  # lines that end in a line feed alone, or no empty line
+    else:  # lines that end in a line feed alone, no empty line, or a very long header
         stream = io.BytesIO(block)
         try:
             pairs = StatusAndHeadersParser([""], verify=False).parse(stream).headers
