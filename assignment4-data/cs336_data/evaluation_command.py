@@ -1,4 +1,4 @@
-"""The command that measures every filter on labelled data: one table, and the errors on request."""
+"""The command that measures every filter on labeled data: one table, and the errors on request."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ SMOKE_PAGES = 100
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
-        description="Measure every filter on labelled data: precision and recall with 95 % intervals, as a table.",
+        description="Measure every filter on labeled data: precision and recall with 95 % intervals, as a table.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--shared-data",
         type=Path,
         default=os.environ.get("CS336_DATA"),
-        help="folder of real labelled data; default: the environment variable CS336_DATA; evaluations that need it are "
+        help="folder of real labeled data; default: the environment variable CS336_DATA; evaluations that need it are "
         "left out where there is none",
     )
     parser.add_argument("--errors", type=int, default=0, metavar="N", help="list the first N errors of each row")

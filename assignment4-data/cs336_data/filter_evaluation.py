@@ -1,4 +1,4 @@
-"""How well filters do: precision and recall on labelled data, with counts and confidence intervals.
+"""How well filters do: precision and recall on labeled data, with counts and confidence intervals.
 
 An evaluation is a function from `Settings` to measurements, listed in `EVALUATIONS`. A case is positive if the filter
 ought to react (reject a document, find a number); it is found if the filter does.
@@ -53,7 +53,7 @@ class Settings:
     Attributes:
         num_pages: pages of the small web.
         seed: of the small web and of generated lists.
-        shared_data: folder of labelled data that others made; None where there is none.
+        shared_data: folder of labeled data that others made; None where there is none.
     """
 
     num_pages: int = 1000
@@ -77,11 +77,11 @@ class Settings:
 
 
 class MissingData(Exception):
-    """The labelled data of an evaluation are not on this machine; says what is missing."""
+    """The labeled data of an evaluation are not on this machine; says what is missing."""
 
 
 class Case(NamedTuple):
-    """A labelled case and what the filter made of it.
+    """A labeled case and what the filter made of it.
 
     Attributes:
         positive: whether the filter ought to react.
@@ -105,7 +105,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a filter did on labelled cases.
+    """What a filter did on labeled cases.
 
     Attributes:
         filter: the filter's name.
@@ -191,9 +191,9 @@ def measure(filter_name: str, finds: str, data: str, cases: Iterable[Case]) -> M
     )
 
 
-def rejections(decide: Filter, labelled: Iterable[tuple[Document, bool]]) -> Iterable[Case]:
-    """The cases of a filter that ought to reject the documents labelled True, and to keep the others."""
-    for document, positive in labelled:
+def rejections(decide: Filter, labeled: Iterable[tuple[Document, bool]]) -> Iterable[Case]:
+    """The cases of a filter that ought to reject the documents labeled True, and to keep the others."""
+    for document, positive in labeled:
         decision = decide(document)
         yield Case(positive, not decision.keep, document.text, decision.reason or "kept")
 

@@ -1,4 +1,4 @@
-"""Precision and recall of the filters on labelled data; the program is cs336_data/evaluation_command.py."""
+"""Precision and recall of the filters on labeled data; the program is cs336_data/evaluation_command.py."""
 
 from cs336_basics.command_line import run_command
 from cs336_data.evaluation_command import main

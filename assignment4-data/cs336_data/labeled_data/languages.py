@@ -23,10 +23,10 @@ MIN_CHARACTERS = 40
 
 def evaluate_small_web(settings: Settings) -> Iterator[Measurement]:
     """The filter ought to reject articles that are not English."""
-    labelled = (
+    labeled = (
         (document, page.language != "en") for page, document in small_web_pages(settings) if page.kind == "article"
     )
-    yield measure(_name(), "articles not in English", SMALL_WEB, rejections(LanguageFilter(), labelled))
+    yield measure(_name(), "articles not in English", SMALL_WEB, rejections(LanguageFilter(), labeled))
 
 
 def evaluate_udhr(settings: Settings) -> Iterator[Measurement]:
@@ -35,8 +35,8 @@ def evaluate_udhr(settings: Settings) -> Iterator[Measurement]:
     Raises:
         MissingData: the archive is not among the shared data.
     """
-    labelled = ((Document(text), language != "en") for language, text in udhr_paragraphs(settings))
-    yield measure(_name(), "paragraphs not in English", "UDHR", rejections(LanguageFilter(), labelled))
+    labeled = ((Document(text), language != "en") for language, text in udhr_paragraphs(settings))
+    yield measure(_name(), "paragraphs not in English", "UDHR", rejections(LanguageFilter(), labeled))
 
 
 def evaluate_udhr_languages(settings: Settings) -> Iterator[Measurement]:

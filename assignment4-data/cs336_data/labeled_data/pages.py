@@ -48,13 +48,13 @@ def evaluate_rules(settings: Settings) -> Iterator[Measurement]:
     """Each rule filter on the kinds of pages that it is for, and on English articles."""
     pages = list(small_web_pages(settings))
     for rule in RULES:
-        labelled = [
+        labeled = [
             (document, page.kind in rule.kinds)
             for page, document in pages
             if page.kind in rule.kinds or is_english_article(page)
         ]
         decide = make_filter(rule.filter_name, **rule.options)
-        yield measure(rule.shown_as, rule.finds, SMALL_WEB, rejections(decide, labelled))
+        yield measure(rule.shown_as, rule.finds, SMALL_WEB, rejections(decide, labeled))
 
 
 def evaluate_chain(settings: Settings) -> Iterator[Measurement]:
