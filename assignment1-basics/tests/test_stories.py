@@ -90,7 +90,7 @@ def test_quotes_balance_in_every_paragraph_and_every_paragraph_ends():
 
 def test_names_keep_their_pronouns():
     """In a story whose only person is its hero, the other gender's pronouns never appear."""
-    grammar = stories._grammar()
+    grammar = stories._story_grammar()
     all_names = {"".join(name[0]) for rule in ("girl", "boy", "nickname") for name in grammar[rule].alternatives}
     checked = 0
     for story in SAMPLE:
@@ -107,7 +107,7 @@ def test_names_keep_their_pronouns():
 
 
 def test_every_rule_is_reachable_and_every_reference_resolves():
-    grammar = stories._grammar()
+    grammar = stories._story_grammar()
     seen, waiting, forms_seen = set(), ["story"], set()
 
     def references(sequence):
