@@ -76,6 +76,7 @@ def test_on_slurm(in_folder):
         (["in", "--num_bands", "7"], "num_bands is 7: it must be at least 1 and divide num_hashes, 100"),
         (["in", "--method", "bloom", "--false_positive_rate", "2"], "false_positive_rate is 2.0"),
         (["in", "--jaccard_threshold", "0"], "jaccard_threshold is 0.0"),
+        (["in", "--method", "exact", "--removed", "list.tsv"], "--removed lists documents"),
         (["in", "--workers", "0"], "--workers 0 is too few"),
     ],
 )

@@ -1,6 +1,8 @@
 """Clusters against networkx and brute force; whole runs of MinHash deduplication over files."""
 
+import gzip
 import itertools
+import json
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from cs336_data.dedup.lsh import candidate_pairs
 from cs336_data.dedup.matching import join_matches, match
 from cs336_data.dedup.minhash import MinHasher
 from cs336_data.dedup.minhash_documents import minhash_deduplication
+from cs336_data.dedup.normalization import normalize_text
 from cs336_data.dedup.signed_documents import SignedDocuments, sign_documents
 from cs336_data.executors import make_executor
 
@@ -161,6 +164,24 @@ def test_what_stays_is_verbatim(tmp_path):
     assert names(tmp_path / "out") == {"a", "b", "d", "e"}
     for name in names(tmp_path / "out"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
+
+
+def test_real_pages_equal_comparing_all_pairs(shared_data, tmp_path):
+    """Pages of Common Crawl, several of them crawled twice: no pair of the threshold's similarity is missed."""
+    with gzip.open(shared_data / "web" / "dolma_CC-MAIN-20190717_697docs.jsonl.gz", "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in itertools.islice(file, 160)]
+    words = [normalize_text(text).split() for text in texts]
+    sets = [{tuple(w[i : i + 3]) for i in range(max(1, len(w) - 2))} for w in words]
+    edges = [
+        (i, j)
+        for i, j in itertools.combinations(range(len(texts)), 2)
+        if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= 0.8
+    ]
+    assert edges
+    survivors = smallest_members(len(texts), edges)
+    paths = write_files(tmp_path / "in", {f"{k:03d}": text for k, text in enumerate(texts)})
+    result = minhash_deduplication(paths, 128, 32, 3, 0.8, tmp_path / "out")
+    assert result.removed == {f"{k:03d}": f"{kept:03d}" for k, kept in enumerate(survivors) if kept != k}
 
 
 def test_executors_order_and_partitions_change_nothing(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from cs336_basics.atomic_file import atomic_write
+from cs336_basics.command_line import UsageError
 from cs336_data.dedup.bloom_lines import DEFAULT_FALSE_POSITIVE_RATE, bloom_line_deduplication
 from cs336_data.dedup.exact_lines import exact_line_deduplication
 from cs336_data.dedup.input_files import batches, check_inputs
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     arguments = _parser().parse_args(argv)
+    if arguments.removed is not None and arguments.method != "minhash":
+        raise UsageError(f"--removed lists documents, which --method {arguments.method} does not remove")
     if arguments.inputs:
         inputs = [Path(unit.path) for unit in find_units(arguments.inputs)]
     else:
