@@ -11,7 +11,7 @@ import pytest
 from cs336_basics.command_line import UsageError
 from cs336_scaling.client.flops import ScalingClient2025
 from cs336_scaling.client.wall_clock import ScalingClient2026
-from cs336_scaling.planner.api import ApiFlops, ApiWallClock
+from cs336_scaling.planner.api import ApiWallClock
 from cs336_scaling.planner.baselines import fixed_ratio, random_search
 from cs336_scaling.planner.command import main
 from cs336_scaling.planner.flops_space import FlopsSpace
@@ -128,10 +128,10 @@ def test_a_ledger_answers_again_and_drops_a_torn_line(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from cs336_scaling.planner import simulated
+from cs336_scaling.planner import api
 from cs336_scaling.planner.command import main
 
-train, trained = simulated.SimulatedFlops.submit, []
+train, trained = api.ApiFlops.submit, []
 
 def submit(self, config):
     outcome = train(self, config)
@@ -140,37 +140,35 @@ def submit(self, config):
         os.kill(os.getpid(), signal.SIGKILL)  # after the run was paid, before its answer is on disk
     return outcome
 
-simulated.SimulatedFlops.submit = submit
+api.ApiFlops.submit = submit
 main(sys.argv[1:])
 """
 
 
-def test_a_killed_planner_goes_on_and_ends_as_if_nothing_had_happened(tmp_path, small_plan, capsys):
-    flags = ["--edition", "2025", "--world", str(SEED), "--budget", str(SMALL), "--target", "1e18"]
-    folder = ["--out", str(tmp_path)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *flags, *folder], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
-    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 1 + 16
-    assert not (tmp_path / "plan.json").exists()
-    main([*flags, *folder])
+def test_a_planner_killed_before_the_real_server_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path, small_plan, capsys
+):
+    with running_server(tmp_path / "server", world_seed=SEED, budget_flops=SMALL) as server:
+        flags = ["--edition", "2025", "--server", server.url, "--api-key", server.key, "--budget", str(SMALL)]
+        flags += ["--target", "1e18", "--out", str(tmp_path)]
+        killed = subprocess.run([sys.executable, "-c", KILLED, *flags], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 1 + 16
+        assert not (tmp_path / "plan.json").exists()
+        main(flags)
+        with ScalingClient2025(server.url, server.key, cache_dir=None) as client:
+            paid, runs = client.total_flops_used(), client.previous_runs()
     assert "going on after 16 runs" in capsys.readouterr().out
-    plan, _ = small_plan
+    plan, laboratory = small_plan
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["config"] == plan.config.model_dump(mode="json")
     assert found["predicted_loss"] == plan.predicted_loss
-    assert found["budget_used"] == plan.used
+    assert found["budget_used"] == plan.used == paid
+    assert [run.model_dump(exclude={"loss"}) for run in runs] == [config.model_dump() for config in laboratory.asked]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for heading in ("The plan", "Sweep", "Transfer", "Profile", "Refinement", "Learning rates", "The fitted model"):
         assert f">{heading}<" in page
     assert page.count("<img") == 3
-
-
-def test_through_the_real_server_the_2025_plan_is_the_simulated_one(tmp_path, small_plan):
-    with running_server(tmp_path, world_seed=SEED, budget_flops=SMALL) as server:
-        client = ScalingClient2025(server.url, server.key, cache_dir=None)
-        plan = Planner(FlopsSpace(1e18), ApiFlops(client, SMALL)).run()
-        assert plan.config == small_plan[0].config
-        assert plan.used == client.total_flops_used()
 
 
 def test_the_real_server_runs_2026_experiments(tmp_path):

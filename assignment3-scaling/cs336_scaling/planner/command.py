@@ -98,9 +98,10 @@ def _laboratory(arguments: argparse.Namespace) -> tuple[Laboratory[Any], Scaling
     key = getattr(arguments, "api_key", None) or os.environ.get("CS336_API_KEY")  # never a default: --help shows those
     if not key:
         raise UsageError("no API key; give --api-key or set CS336_API_KEY")
+    # The ledger remembers all answers, so the clients need no cache.
     if arguments.edition == "2025":
-        return ApiFlops(ScalingClient2025(arguments.server, key), budget), None
-    client = ScalingClient2026(arguments.server, key)
+        return ApiFlops(ScalingClient2025(arguments.server, key, cache_dir=None), budget), None
+    client = ScalingClient2026(arguments.server, key, cache_dir=None)
     return ApiWallClock(client, arguments.poll_seconds), client
 
 
