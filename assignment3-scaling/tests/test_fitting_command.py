@@ -34,8 +34,9 @@ def test_without_arguments_it_fits_the_example(tmp_path, capsys):
     assert found["loss_low"] < found["loss"] < found["loss_high"]
 
 
+@pytest.mark.slow
 def test_several_losses_and_groups(tmp_path, capsys):
-    n, d = (values.ravel() for values in np.meshgrid(np.geomspace(1e6, 1e9, 5), np.geomspace(1e8, 1e10, 5)))
+    n, d = (values.ravel() for values in np.meshgrid(np.geomspace(1e6, 1e9, 4), np.geomspace(1e8, 1e10, 4)))
     lines = ["set,params,tokens,loss@a,loss@b"]
     for group, factor in (("one", 1.0), ("two", 1.2)):
         lines += [
@@ -69,6 +70,8 @@ def test_several_losses_and_groups(tmp_path, capsys):
         (["--confidence", "1.5"], "confidence is 1.5; allowed"),
         (["--bootstrap", "-1"], "bootstrap is -1"),
         (["--targets", "0"], "targets are"),
+        (["--seed", "-1"], "seed and held-out are -1 and 1; allowed"),
+        (["--held-out", "0"], "seed and held-out are 0 and 0; allowed"),
     ],
 )
 def test_bad_flags_are_refused(flags, message, tmp_path):

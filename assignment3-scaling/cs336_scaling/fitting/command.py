@@ -148,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UsageError(f"confidence is {arguments.confidence:g}; allowed is what lies between 0 and 1")
     if arguments.bootstrap < 0:
         raise UsageError(f"bootstrap is {arguments.bootstrap}; allowed are whole numbers from 0")
+    if arguments.seed < 0 or arguments.held_out < 1:
+        raise UsageError(
+            f"seed and held-out are {arguments.seed} and {arguments.held_out}; allowed are at least 0 and at least 1"
+        )
     if any(not 0 < target < float("inf") for target in arguments.targets or []):
         raise UsageError(f"targets are {arguments.targets}; allowed are FLOPs above 0")
     tables = _tables(arguments)
