@@ -33,7 +33,7 @@ class WallClockSpace:
     edition, unit = "2026", "s"
     sweep_lrs: tuple[float, ...] = (5e-4, 1.3e-3, 3.2e-3, 8e-3)
     sweep_share = 0.0025
-    interval_factor = 1.1
+    interval_factor = 0.95
     lr_range = (1e-5, 3e-2)
 
     def __init__(
