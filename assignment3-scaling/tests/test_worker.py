@@ -119,7 +119,7 @@ def _wait_for(look, *alive):
             return found
         for process in alive:
             assert process.poll() is None, f"the process ended with {process.returncode}"
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError("it did not happen in time")
 
 
