@@ -20,7 +20,7 @@ from cs336_data.quality_training import fit_quality_model
 from cs336_data.training_sets import (
     Example,
     Split,
-    labelled_examples,
+    labeled_examples,
     paired_examples,
     shapeless_pages,
     small_web_examples,
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     if not 0 <= args.held_out < 1:
         raise UsageError(f"--held-out {args.held_out} is out of range: it must be at least 0 and less than 1")
-    on_small_web = not (args.reference or args.crawl or args.labelled)
+    on_small_web = not (args.reference or args.crawl or args.labeled)
     parts = split(_examples(args, on_small_web), args.held_out)
     out = args.out or _default_out(args, on_small_web)
     if on_small_web:
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     formats = "(WARC, WET, JSON lines, CSV, TSV, text; perhaps compressed)"
     add("--reference", nargs="+", default=[], metavar="FILE", help=f"pages to aim at: works of reference {formats}")
     add("--crawl", nargs="+", default=[], metavar="FILE", help=f"pages as they come {formats}")
-    add("--labelled", nargs="+", default=[], metavar="FILE", help="toxic, nsfw: tables, or fastText lines (.txt)")
+    add("--labeled", nargs="+", default=[], metavar="FILE", help="toxic, nsfw: tables, or fastText lines (.txt)")
     add("--text-field", default="text", metavar="NAME", help="column of the text in tables and JSON lines")
     add("--label-field", default="label", metavar="NAME", help="column of the label")
     add("--unsafe-labels", nargs="+", default=["1", "nsfw", "toxic"], metavar="LABEL", help="labels that mean unsafe")
@@ -103,10 +103,10 @@ def _examples(args: argparse.Namespace, on_small_web: bool) -> list[Example]:
         kind = args.task if args.task in TOPICS else "article"
         return list(small_web_examples(kind, SMOKE_PAGES if args.smoke else SMALL_WEB_PAGES, args.seed))
     if args.task in TOPICS:
-        if not args.labelled or args.reference or args.crawl:
-            raise UsageError(f"{args.task} is trained on --labelled files, not on --reference and --crawl")
-        return list(labelled_examples(args.labelled, args.text_field, args.label_field, args.unsafe_labels))
-    if args.labelled or not (args.reference and args.crawl):
+        if not args.labeled or args.reference or args.crawl:
+            raise UsageError(f"{args.task} is trained on --labeled files, not on --reference and --crawl")
+        return list(labeled_examples(args.labeled, args.text_field, args.label_field, args.unsafe_labels))
+    if args.labeled or not (args.reference and args.crawl):
         raise UsageError(f"{args.task} is trained on --reference and --crawl files, and needs both")
     return list(paired_examples(args.reference, args.crawl, args.text_field))
 

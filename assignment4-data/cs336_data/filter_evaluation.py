@@ -21,6 +21,10 @@ EVALUATIONS = {
     "udhr": "cs336_data.labeled_data.languages:evaluate_udhr",
     "pii": "cs336_data.labeled_data.personal_data:evaluate_list",
     "pii_pages": "cs336_data.labeled_data.personal_data:evaluate_small_web",
+    "safety": "cs336_data.labeled_data.models:evaluate_safety",
+    "tweets": "cs336_data.labeled_data.models:evaluate_tweets",
+    "quality": "cs336_data.labeled_data.models:evaluate_quality",
+    "quality_pages": "cs336_data.labeled_data.models:evaluate_quality_pages",
     "chain": "cs336_data.labeled_data.pages:evaluate_chain",
     "udhr_languages": "cs336_data.labeled_data.languages:evaluate_udhr_languages",
 }

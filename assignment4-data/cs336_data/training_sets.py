@@ -1,4 +1,4 @@
-"""What classifiers are trained on: labelled texts, or texts of two kinds; a part is held out to measure on."""
+"""What classifiers are trained on: labeled texts, or texts of two kinds; a part is held out to measure on."""
 
 import html
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from cs336_basics.command_line import UsageError
 from cs336_data.extraction import extract_text
 from cs336_data.small_web.generator import make_page
-from cs336_data.training_texts import read_labelled, read_texts
+from cs336_data.training_texts import read_labeled, read_texts
 
 Example = tuple[bool, str]
 """Whether a text is positive (unsafe, or a work of reference), and the text."""
@@ -39,16 +39,16 @@ def is_held_out(text: str, share: float) -> bool:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "replace")) < share * 2**64
 
 
-def labelled_examples(
+def labeled_examples(
     paths: Sequence[str], text_field: str, label_field: str, positive_labels: Sequence[str]
 ) -> Iterator[Example]:
-    """The texts of labelled files, HTML entities decoded; positive are those with one of these labels.
+    """The texts of labeled files, HTML entities decoded; positive are those with one of these labels.
 
     Raises:
-        UsageError: see `read_labelled`.
+        UsageError: see `read_labeled`.
     """
     for path in paths:
-        for text, label in read_labelled(path, text_field, label_field):
+        for text, label in read_labeled(path, text_field, label_field):
             yield label in positive_labels, html.unescape(text)
 
 

@@ -37,7 +37,7 @@ def read_texts(path: str | os.PathLike, text_field: str = "text") -> Iterator[st
     if ".warc" in name or ".wet" in name:
         yield from _archived_texts(path)
     elif ".jsonl" in name or Path(name).suffix in (".csv", ".tsv"):
-        yield from (text for text, _ in read_labelled(path, text_field))
+        yield from (text for text, _ in read_labeled(path, text_field))
     elif ".txt" in name:
         with _open_text(path) as file:
             text = file.read()
@@ -47,7 +47,7 @@ def read_texts(path: str | os.PathLike, text_field: str = "text") -> Iterator[st
         raise UsageError(f"{os.fspath(path)!r} is of no known format: it must be {FORMATS}")
 
 
-def read_labelled(
+def read_labeled(
     path: str | os.PathLike, text_field: str = "text", label_field: str | None = None
 ) -> Iterator[tuple[str, str]]:
     """The texts and labels of JSON lines, of a table with a header, or of fastText's format (`__label__x text`).

@@ -19,7 +19,7 @@ from cs336_data.filters.toxic import classify_toxic_speech
 from cs336_data.page_disguise import as_page, excerpt
 from cs336_data.small_web import write_small_web
 from cs336_data.training_sets import is_held_out, split
-from cs336_data.training_texts import read_labelled, read_texts, wikitext_articles
+from cs336_data.training_texts import read_labeled, read_texts, wikitext_articles
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_toxic_from_a_table(tmp_path, capsys):
     with open("tweets.csv", "w", newline="") as file:
         csv.writer(file).writerows([("tweet", "class"), *rows])
     flags = ["--text-field", "tweet", "--label-field", "class", "--unsafe-labels", "0", "1"]
-    main(["toxic", "--labelled", "tweets.csv", *flags, "--epochs", "20"])
+    main(["toxic", "--labeled", "tweets.csv", *flags, "--epochs", "20"])
     output = capsys.readouterr().out
     assert "classifier, toxic: precision 1.000, recall 1.000" in output
     assert "lexicon, toxic: precision nan, recall 0.000" in output
@@ -93,14 +93,14 @@ def test_same_seed_gives_the_same_model(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["toxic", "--reference", "a.txt"], "toxic is trained on --labelled"),
+        (["toxic", "--reference", "a.txt"], "toxic is trained on --labeled"),
         (["quality", "--reference", "a.txt"], "needs both"),
-        (["quality", "--labelled", "a.csv"], "needs both"),
+        (["quality", "--labeled", "a.csv"], "needs both"),
         (["quality", "--held-out", "1"], "--held-out 1"),
         (["quality", "--reference", "a.pdf", "--crawl", "a.pdf"], "no known format"),
-        (["toxic", "--labelled", "empty.csv"], "at least two"),
-        (["toxic", "--labelled", "wrong.csv"], "no 'text'"),
-        (["toxic", "--labelled", "plain.txt"], "__label__"),
+        (["toxic", "--labeled", "empty.csv"], "at least two"),
+        (["toxic", "--labeled", "wrong.csv"], "no 'text'"),
+        (["toxic", "--labeled", "plain.txt"], "__label__"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, tmp_path):
@@ -154,8 +154,8 @@ def test_formats_of_texts(tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     assert list(read_texts("one.txt")) == ["a text\nof two lines"]
     assert list(read_texts("rows.tsv")) == ["hello, you"]
-    assert list(read_labelled("rows.tsv", label_field="label")) == [("hello, you", "1")]
-    assert list(read_labelled("lines.txt", label_field="label")) == [
+    assert list(read_labeled("rows.tsv", label_field="label")) == [("hello, you", "1")]
+    assert list(read_labeled("lines.txt", label_field="label")) == [
         ("bad words", "toxic"),
         ("good words", "non-toxic"),
     ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cs336_basics.command_line import UsageError
 from cs336_data.document import Document
 from cs336_data.fasttext_model import train_classifier
+from cs336_data.filter_evaluation import Settings, evaluate
 from cs336_data.filters.nsfw import NsfwFilter, classify_nsfw
 from cs336_data.filters.toxic import ToxicSpeechFilter, classify_toxic_speech
 from cs336_data.lexicon import TOXIC_CATEGORIES, count_words, find_terms, unsafe_probability
@@ -178,7 +179,7 @@ def test_bad_arguments(tmp_path):
         classify_toxic_speech("text", model=other)
 
 
-def test_lexicon_on_labelled_tweets(shared_data):
+def test_lexicon_on_labeled_tweets(shared_data):
     with open(shared_data / "toxicity" / "davidson_labeled_data.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[::5]
     truth = [row["class"] != "2" for row in rows]  # 0 hate speech, 1 offensive language, 2 neither
@@ -186,3 +187,14 @@ def test_lexicon_on_labelled_tweets(shared_data):
     hits = sum(a and b for a, b in zip(truth, found, strict=True))
     assert hits / sum(found) > 0.95
     assert hits / sum(truth) > 0.85
+
+
+def test_measured_on_the_small_web():
+    """Its pages of these kinds, written with masked spellings, are all found; hardly an article is."""
+    measurements, left_out = evaluate(["safety"], Settings(num_pages=150))
+    assert not left_out
+    assert [measurement.filter for measurement in measurements] == ["nsfw (lexicon)", "toxic (lexicon)"]
+    for measurement in measurements:
+        assert measurement.true_positives > 0
+        assert measurement.recall >= 0.8
+        assert measurement.false_positives <= 2
