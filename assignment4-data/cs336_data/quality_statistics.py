@@ -41,7 +41,7 @@ PAST = re.compile(r"\b(?:was|were|had|became|began|\w{3,}ed)\b", re.IGNORECASE)
 SITE_PHRASES = re.compile(
     r"""\b(?:click\ here|log\s?(?:in|out)|sign\ (?:in|up)|register(?:ed)?|my\ account|add\ to\ (?:cart|basket|wishlist)|
     shopping\ (?:cart|bag)|check\s?out|free\ shipping|in\ stock|out\ of\ stock|buy\ now|order\ now|best\ price|on\ sale|
-    privacy\ policy|terms\ (?:of|and)\ (?:use|service|conditions?)|cookies?|all\ rights\ reserved|copyright|©|
+    privacy\ policy|terms\ (?:of|and)\ (?:use|service|conditions?)|cookies?|all\ rights\ reserved|copyright|
     contact\ us|about\ us|site\s?map|home\ ?page|main\ menu|skip\ to|subscribe|newsletter|read\ more|learn\ more|
     view\ (?:all|more|profile|cart)|share\ (?:this|on)|follow\ us|like\ us|leave\ a\ (?:reply|comment)|
     (?:post|add)\ (?:a\ )?(?:reply|comment)|repl(?:y|ies)|comments?|posted\ (?:by|on|in|at)|joined|posts|topics?|

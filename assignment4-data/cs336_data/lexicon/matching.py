@@ -35,7 +35,8 @@ class Match(NamedTuple):
     directed: bool = False
 
 
-def find_terms(text: str) -> list[Match]:
+@lru_cache(maxsize=2)  # the filters for NSFW content and for toxic speech ask for the same text one after the other
+def find_terms(text: str) -> tuple[Match, ...]:
     """The lexicon's terms in a text, in order of their starts; phrases go before the words that they hold."""
     words = list(_WORD.finditer(text))
     suspects = {written for written in set(map(_written, words)) if _is_suspect(written)}
@@ -54,7 +55,7 @@ def find_terms(text: str) -> list[Match]:
             directed = term.category == "insult" and _directed(words, i)
             matches.append(Match(*word.span(), term, directed))
     matches.extend(_words_with_gaps(text))
-    return sorted(matches, key=lambda match: match.start)
+    return tuple(sorted(matches, key=lambda match: match.start))
 
 
 def count_words(text: str) -> int:
