@@ -101,6 +101,10 @@ class SafetyFilter:
         if score <= self.max_score:
             return Decision(True, metadata=metadata)
         spans = tuple(Span(each.start, each.end, each.term.category) for each in matches[:MAX_SPANS])
-        by = f"{len(matches)} terms of the lexicon" if not self.model else f"the classifier {Path(self.model).name}"
+        by = (
+            f"the lexicon (terms found: {len(matches)})"
+            if not self.model
+            else f"the classifier {Path(self.model).name}"
+        )
         reason = f"{self.topic.unsafe} with score {score:.2f} by {by}, at most {self.max_score:g} is allowed"
         return Decision(False, reason, spans=spans, metadata=metadata)
