@@ -28,9 +28,8 @@ class Space(Protocol):
         target: the cost that is planned for.
         sweep_lrs, sweep_batches, sweep_share: the sweep's learning rates, batches, and each run's share of the budget.
         interval_factor: what the posterior's standard deviation is multiplied by, since no form is exact and Laplace's
-            approximation is one. Chosen so that the 90 % interval held the truth in 45 of 50 tuning worlds of either
-            edition (seeds 1000 to 1049), and never changed for what the measured worlds showed
-            (`benchmarks/planner.py`, which names the factor to choose).
+            approximation is one. Chosen on tuning worlds alone: with it the 90 % interval held the truth in 45 of 50 of
+            either edition (seeds 1000 to 1049); `benchmarks/planner.py` prints the factor to choose.
         lr_range: the learning rates that are allowed.
     """
 
