@@ -3,10 +3,10 @@
 Signatures, from the text of a document to its signature (128 hashes of 5-grams): every tool gets words by our
 normalization; the peers get n-grams as Python builds them for them, in their fastest way of calling. Each tool's
 estimates are held against the true similarity of documents and changed copies: the error that theory allows is shown.
-Then exact-line and fuzzy deduplication of generated documents, a file each: ours, and counting lines in memory.
+Then exact-line and fuzzy deduplication of generated documents, 1,000 to a file, and counting lines in memory beside it.
 Each run is a fresh process on one core; the tools take turns, medians are shown, CPU seconds count.
 
-    uv run --group benchmarks python benchmarks/deduplication.py            (about 3 minutes)
+    uv run --group benchmarks python benchmarks/deduplication.py            (1 to 2 minutes)
     uv run --group benchmarks python benchmarks/deduplication.py --texts ../shared/data/web/*.jsonl*
     uv run --group benchmarks python benchmarks/deduplication.py --smoke
 """
@@ -36,6 +36,7 @@ SIGNED, SMOKE_SIGNED = 1_500, 60
 DOCUMENTS, SMOKE_DOCUMENTS = 100_000, 300
 _BATCH = 100
 """Documents that a peer gets at a time, where it takes several."""
+_SHARD_DOCUMENTS, SHARD = 1000, ".jsonl.zst"
 OURS, REFERENCE = "ours", "datasketch, update_batch"
 Sign = Callable[[Sequence[str]], np.ndarray]
 
@@ -137,28 +138,47 @@ def count_lines_in_memory(files: Sequence[Path], output: Path) -> None:
         (output / path.name).write_bytes(b"".join(line for line in lines if counts[line.rstrip(b"\n")] == 1))
 
 
+def near_duplicates(shards: Sequence[Path], output: Path) -> None:
+    """Fuzzy deduplication of JSON Lines, by the steps that the pipeline runs on many machines."""
+    from cs336_data.dedup.matching import join_matches, match, partition_count
+    from cs336_data.dedup.minhash import MinHasher
+    from cs336_data.dedup.signed_documents import sign_documents
+    from cs336_data.pipeline.compressed_json import read_objects, write_objects
+
+    output.mkdir()
+    hasher, batches = MinHasher(NUM_HASHES, NGRAMS), [output / shard.stem for shard in shards]
+    count = 0
+    for shard, batch in zip(shards, batches, strict=True):
+        count += sign_documents(batch, (record["text"] for record in read_objects(shard)), hasher, NUM_BANDS)
+    partitions = partition_count(batches)
+    survivors = join_matches(count, (match(batches, THRESHOLD, k, partitions) for k in range(partitions)))
+    stays = iter(survivors == np.arange(count))
+    for shard in shards:
+        with write_objects(output / shard.name) as file:
+            for record in read_objects(shard):
+                if next(stays):
+                    file.write(record)
+
+
 def deduplicate(method: str, folder: Path) -> Run:
     """Deduplicate the folder's documents; the result is how many lines or documents are left."""
     from cs336_data.dedup.bloom_lines import bloom_line_deduplication
     from cs336_data.dedup.exact_lines import exact_line_deduplication
-    from cs336_data.dedup.minhash_documents import minhash_deduplication
+    from cs336_data.pipeline.compressed_json import read_lines
 
-    methods: dict[str, Callable[[Sequence[Path], Path], object]] = {
-        "exact lines": exact_line_deduplication,
-        "lines, Bloom filter": bloom_line_deduplication,
-        "lines, counted in memory": count_lines_in_memory,
-        "near-duplicates": lambda files, output: minhash_deduplication(
-            files, NUM_HASHES, NUM_BANDS, NGRAMS, THRESHOLD, output
-        ),
+    methods: dict[str, tuple[str, Callable[[Sequence[Path], Path], object]]] = {
+        "exact lines": (".txt", exact_line_deduplication),
+        "lines, Bloom filter": (".txt", bloom_line_deduplication),
+        "lines, counted in memory": (".txt", count_lines_in_memory),
+        "near-duplicates": (SHARD, near_duplicates),
     }
-    with tempfile.TemporaryDirectory(dir=folder.parent) as warm:  # compile the kernels
-        sample = sorted(folder.iterdir())[:10]
-        methods[method](sample, Path(warm) / "out")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+    suffix, work = methods[method]
+    files = sorted(folder.glob(f"*{suffix}"))
+    with tempfile.TemporaryDirectory() as name:
+        work(files[:1], Path(name) / "warm")  # compile the kernels
         output = Path(name) / "out"
-        measured = run(lambda: methods[method](sorted(folder.iterdir()), output))
-        kept = [path.read_bytes() for path in sorted(output.iterdir())]
-    left = len(kept) if method == "near-duplicates" else sum(content.count(b"\n") for content in kept)
+        measured = run(lambda: work(files, output))
+        left = sum(1 for path in output.glob(f"*{suffix}") for _ in read_lines(path))
     return measured._replace(result=left)
 
 
@@ -186,6 +206,23 @@ def changed_pairs(count: int) -> list[str]:
         start, length = rng.integers(0, len(words), 2) // 2
         texts += [document, " ".join([*words[:start], *(f"new{i}" for i in range(length)), *words[start + length :]])]
     return texts
+
+
+def write_corpus(folder: Path, count: int) -> int:
+    """The generated documents, so many to a file, as text and as JSON Lines; the text's size in bytes."""
+    from cs336_basics.atomic_file import atomic_write
+    from cs336_data.dedup.sample_documents import generate_documents
+    from cs336_data.pipeline.compressed_json import write_objects
+
+    documents, size = generate_documents(), 0
+    for number, start in enumerate(range(0, count, _SHARD_DOCUMENTS)):
+        shard = list(itertools.islice(documents, min(_SHARD_DOCUMENTS, count - start)))
+        with atomic_write(folder / f"{number:05d}.txt", "w", flush_to_disk=False) as file:
+            size += file.write("".join(shard))
+        with write_objects(folder / f"{number:05d}{SHARD}") as objects:
+            for text in shard:
+                objects.write({"text": text})
+    return size
 
 
 def read_texts(paths: Sequence[Path], count: int) -> list[str]:
@@ -245,7 +282,6 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError(f"--rounds {rounds} and --documents {arguments.documents} must be at least 1 and 10")
     # Imported here: the fresh processes import this file, and torch's memory is not theirs.
     from cs336_basics.machine import processor_name
-    from cs336_data.dedup.sample_documents import write_documents
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("numba", "numpy", "datasketch", "rensa"))
     print(f"{processor_name()}, one core; {versions}\n")
@@ -256,10 +292,9 @@ def main(argv: list[str] | None = None) -> None:
     print(signature_table(measure(sign_all, list(TOOLS), texts, rounds), texts))
     with tempfile.TemporaryDirectory() as folder:
         count = SMOKE_DOCUMENTS if arguments.smoke else arguments.documents
-        paths = write_documents(Path(folder) / "documents", count)
-        total = sum(path.stat().st_size for path in paths)
-        print(f"\nDeduplication of {count:,} files, {total / 1e6:,.0f} MB, on one core\n")
-        print(deduplication_table(measure(deduplicate, METHODS, paths[0].parent, 1), count))
+        size = write_corpus(Path(folder), count)
+        print(f"\nDeduplication of {count:,} documents, {size / 1e6:,.0f} MB, on one core\n")
+        print(deduplication_table(measure(deduplicate, METHODS, Path(folder), 1), count))
 
 
 if __name__ == "__main__":

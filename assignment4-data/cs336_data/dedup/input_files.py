@@ -24,7 +24,7 @@ def check_inputs(input_files: Sequence[str | os.PathLike], output_directory: str
     is_output = functools.cache(lambda folder: folder.resolve() == output)
     for path in map(Path, input_files):
         if not path.is_file():
-            raise UsageError(f"input file {path} does not exist")
+            raise UsageError(f"input file {path} does not exist, or is a folder")
         if path.name in by_name:
             raise UsageError(
                 f"{by_name[path.name]} and {path} have the same name, {path.name!r}: "
