@@ -129,3 +129,12 @@ def test_the_courses_runs(shared_data):
     assert fit.tokens_law(1e23) == pytest.approx(2.4e11, rel=0.01)
     assert fit.parameters_law(1e24) == pytest.approx(2.06e11, rel=0.005)
     assert fit.exponents == pytest.approx((0.469, 0.531), abs=0.0005)
+
+
+def test_a_nearly_straight_profile_has_no_minimum():
+    parameters = np.array([1e6, 2e6, 4e6, 8e6])
+    line = 3.0 - 0.1 * np.log(parameters / 1e6)
+    barely_bent = Runs.of(line + 1e-4 * np.log(parameters / 2e6) ** 2, parameters=parameters, flops=np.full(4, 1e18))
+    assert quadratic_minimum(barely_bent) is None
+    bent = Runs.of(line + 0.05 * np.log(parameters / 2e6) ** 2, parameters=parameters, flops=np.full(4, 1e18))
+    assert quadratic_minimum(bent).parameters == pytest.approx(2e6 * np.exp(0.1 / (2 * 0.05)))

@@ -102,7 +102,10 @@ def lowest_run(profile: Runs) -> Optimum | None:
 
 
 def quadratic_minimum(profile: Runs, half_width: float | None = None) -> Optimum | None:
-    """The minimum of the parabola in log N through one budget's losses; None if it has none.
+    """The minimum of the parabola in log N through one budget's losses; None if it has none near the sizes tried.
+
+    A nearly straight line of losses has its minimum anywhere; one that lies further outside the sizes than these reach
+    (in log N) is none.
 
     Args:
         profile: runs of one budget.
@@ -122,6 +125,9 @@ def quadratic_minimum(profile: Runs, half_width: float | None = None) -> Optimum
     if a <= 0:
         return None
     at = center - b / (2 * a)
+    reach = np.ptp(log_n)
+    if not log_n.min() - reach <= at <= log_n.max() + reach:
+        return None
     # Within one budget log D falls in a line with log N: of slope −1 if C = 6·N·D.
     slope, intercept = np.polyfit(log_n - center, np.log(profile.tokens), 1)
     return Optimum(
