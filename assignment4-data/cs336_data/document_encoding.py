@@ -4,10 +4,12 @@ import numpy as np
 import xxhash
 from jaxtyping import UInt
 
-from cs336_basics.bpe.parallel_encoding import SMALL
 from cs336_basics.command_line import UsageError
 from cs336_basics.token_file import token_dtype
 from cs336_basics.tokenizer import END_OF_TEXT, FAST_WHEN_LOADED, Tokenizer
+
+FAST_AFTER = 4 << 20
+"""Bytes of documents that plain Python encodes in about the time that loading the compiled path takes."""
 
 
 def well_formed(text: str) -> tuple[bytes, int]:
@@ -56,8 +58,7 @@ class DocumentEncoder:
     def __call__(self, text: bytes) -> UInt[np.ndarray, " num_tokens"]:
         """The ids of a document (UTF-8) and of the `<|endoftext|>` after it, as wide as in a token file."""
         self._num_bytes += len(text)
-        # Below that much work, loading the compiled path costs more than it saves.
-        if self._num_bytes > SMALL and len(text) >= FAST_WHEN_LOADED and self._ordinary.has_fast_path:
+        if self._num_bytes > FAST_AFTER and len(text) >= FAST_WHEN_LOADED and self._ordinary.has_fast_path:
             with self._ordinary.fast_encoder() as encoder:
                 ids = encoder.encode(text)
         else:

@@ -150,7 +150,7 @@ def test_compiled_and_plain_path_agree(tokenizer_dir, monkeypatch):
     tokenizer = Tokenizer.from_directory(tokenizer_dir)
     documents = [well_formed(text * 20)[0] for text in _texts(5, 20) + ODD]
     plain = [DocumentEncoder(tokenizer)(document).tolist() for document in documents]
-    monkeypatch.setattr(document_encoding, "SMALL", -1)
+    monkeypatch.setattr(document_encoding, "FAST_AFTER", -1)
     compiled = DocumentEncoder(tokenizer)
     assert [compiled(document).tolist() for document in documents] == plain
     assert compiled._ordinary._idle_encoders  # it was used
