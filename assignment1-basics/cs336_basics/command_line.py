@@ -2,12 +2,16 @@
 
 A command is a function `main(argv) -> None`. It raises `UsageError` for bad input; `run_command` turns that into one
 line on standard error and exit code 2, and Ctrl-C into exit code 130, without a traceback. So it does with what the
-operating system says of a file.
+operating system says of a file. A reader that has seen enough (`| head`) ends it without a word.
 """
 
 import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What writing to an open file says; these errors name no file."""
@@ -25,8 +29,25 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
         argv: the arguments without the program's name.
 
     Raises:
-        SystemExit: with code 2 after a `UsageError`, an `OSError` that names a file, or a full disk; 130 after Ctrl-C.
+        SystemExit: with code 2 after a `UsageError`, an `OSError` that names a file, or a full disk; 130 after Ctrl-C;
+            141 when nobody reads the output any more.
     """
+    try:
+        try:
+            _run(main, argv)
+        finally:
+            sys.stdout.flush()  # Python does it again at exit, where nothing can be caught
+    except BrokenPipeError:
+        abandoned = [stream for stream in (sys.stdout, sys.stderr) if _has_lost_its_reader(stream)]
+        if not abandoned:
+            raise  # another pipe, such as one between processes
+        for stream in abandoned:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+def _run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> None:
     try:
         main(argv)
     except UsageError as error:
@@ -41,3 +62,9 @@ def run_command(main: Callable[[Sequence[str] | None], None], argv: Sequence[str
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _has_lost_its_reader(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))

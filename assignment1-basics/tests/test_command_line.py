@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +60,24 @@ def test_an_error_that_is_no_files_fault_keeps_its_traceback():
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()), [])
+
+
+@pytest.mark.parametrize("work", ["print('line\\n' * lines)", "sys.exit(print('line\\n' * lines))"])
+@pytest.mark.parametrize("lines", [10, 1_000_000], ids=["still buffered", "more than a pipe holds"])
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(work, lines):
+    program = (
+        "import sys; from cs336_basics.command_line import run_command\n"
+        f"def main(argv):\n    lines = {lines}\n    sys.stdin.read()\n    {work}\n"
+        "run_command(main, [])"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
+        process.stdout.close()
+        process.stdin.close()  # only now does it begin
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_another_broken_pipe_keeps_its_traceback():
+    with pytest.raises(BrokenPipeError):
+        run_command(raising(BrokenPipeError(errno.EPIPE, "Broken pipe")), [])
