@@ -55,6 +55,13 @@ def test_known_sentences(language):
     assert 0.5 < score <= 1
 
 
+@pytest.mark.parametrize("text", ["你好，世界", "北京大学", "欢迎光临", "請問車站在哪裡？"])
+def test_a_few_characters_of_chinese(text):
+    language, score = run_identify_language(text)
+    assert language == "zh"
+    assert score > 0.9
+
+
 def test_line_breaks_are_spaces():
     text = SENTENCES["en"]
     assert (

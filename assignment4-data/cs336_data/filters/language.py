@@ -23,6 +23,8 @@ UNKNOWN = "unknown"
 MODEL_NAMES = ("lid.176.bin", "lid.176.ftz")
 NO_LANGUAGE = "zxx"
 """What ISO 639-2 and py3langid call a text without linguistic content."""
+CHINESE = frozenset({"zh", "wuu", "yue"})
+"""py3langid's labels within ISO 639's macrolanguage Chinese: Mandarin, Wu, Cantonese."""
 READ_CHARACTERS = 20_000
 """A language shows in the first pages of a text; the rest of a long one is not read."""
 
@@ -37,7 +39,8 @@ def identify_language(text: str, model: str | os.PathLike | None = None) -> tupl
 
     Returns:
         An ISO 639 code ("en", "zh"; three letters where there are no two) and its probability in (0, 1]. A text without
-        any letter is ("unknown", 1.0).
+        any letter is ("unknown", 1.0). py3langid's varieties of Chinese, which a few characters do not tell apart, count
+        as one, "zh".
 
     Raises:
         UsageError: `model` is no file, or no fastText model.
@@ -94,7 +97,9 @@ def _identify(text: str, path: str | None) -> tuple[str, float]:
     line = one_line(text)
     if path:
         return classify_line(path, line) or (UNKNOWN, 1.0)  # None: no known n-gram
-    language, score = _py3langid().classify(line)
+    scores = dict(_py3langid().rank(line))
+    scores["zh"] = sum(scores.pop(variety) for variety in CHINESE)
+    language, score = max(scores.items(), key=lambda item: item[1])
     # Products of small probabilities underflow to 0.
     return (UNKNOWN if language == NO_LANGUAGE else language), min(max(float(score), sys.float_info.min), 1.0)
 
