@@ -18,6 +18,7 @@ from cs336_scaling.fitting.methods import DESCRIPTIONS, METHODS
 from cs336_scaling.fitting.plots import plot_loss, plot_optima, plot_profiles, plot_residuals
 from cs336_scaling.fitting.runs import Runs, column_names, read_table, runs_from_rows
 from cs336_scaling.fitting.study import MethodResult, default_targets, study_runs
+from cs336_scaling.markdown_table import markdown_table
 
 EXAMPLE_TEXT = """These runs are an example: a made-up world that follows Chinchilla's published law,
 L = 1.69 + 406.4/N^0.34 + 410.7/D^0.28, with 0.3 % noise (seed 0). The true exponents are 0.452 for N, 0.548 for D."""
@@ -96,10 +97,6 @@ def _table(results: Mapping[str, MethodResult], targets: Sequence[float], confid
     return header, lines
 
 
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines))
-
-
 def _plots(runs: Runs, results: Mapping[str, MethodResult], targets: Sequence[float]) -> dict[str, tuple[bytes, str]]:
     """Plots by file name part, with their captions."""
     laws = {name: result.law for name, result in results.items()}
@@ -168,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         header, lines = _table(results, targets, arguments.confidence)
         level = f"In brackets: {100 * arguments.confidence:g} % bootstrap intervals ({arguments.bootstrap} resamples)."
         notes = [f"Left out: {reason}." for reason in reasons.values()]
-        pages.append("\n\n".join([f"## {title} ({len(runs)} runs)", _markdown(header, lines), *notes]))
+        pages.append("\n\n".join([f"## {title} ({len(runs)} runs)", markdown_table(header, lines), *notes]))
         plots = _plots(runs, results, targets)
         stem = re.sub(r"[^\w.]+", "-", title).strip("-")
         for name, (png, _) in plots.items():
@@ -193,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         header, lines = _held_out_errors(studies)
         caption = f"Mean relative error of the loss, {arguments.held_out} largest budgets predicted from the others."
         sections.insert(0, Section("Held-out errors", [Table(header, lines, caption)]))
-        pages.insert(0, "\n\n".join(["## Held-out errors", caption, _markdown(header, lines)]))
+        pages.insert(0, "\n\n".join(["## Held-out errors", caption, markdown_table(header, lines)]))
     page = "\n\n".join(pages)
     print(page if len(tables) == 1 else pages[0])
     with atomic_write(arguments.out / "fit.md", "w") as file:

@@ -81,6 +81,8 @@ def study_plan(arguments: argparse.Namespace) -> StudyPlan:
     shape = {"profiles": arguments.profiles, "sizes": arguments.sizes}
     if flops is not None:
         return StudyPlan(budget=flops, unit="FLOPs", **shape)
+    if not arguments.budget > 0:
+        raise UsageError(f"budget is {arguments.budget:g}; allowed is any number of seconds above 0")
     return StudyPlan(budget=arguments.budget * arguments.workers, unit="seconds", **shape)
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cs336_basics.atomic_file import atomic_write
@@ -13,6 +13,7 @@ from cs336_scaling.fitting.iso_flops import IsoFlopFit
 from cs336_scaling.fitting.methods import DESCRIPTIONS
 from cs336_scaling.fitting.plots import plot_loss, plot_optima, plot_profiles
 from cs336_scaling.fitting.study import MethodResult, study_runs
+from cs336_scaling.markdown_table import markdown_table
 from cs336_scaling.study.plan import Study
 
 CONFIDENCE = 0.9
@@ -84,12 +85,6 @@ def run_rows(study: Study) -> tuple[list[str], list[list[object]]]:
     return header, rows
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join("–" if cell is None else str(cell) for cell in line) + " |" for line in lines)
-
-
 def write_results(study: Study, out: Path, samples: int) -> str:
     """Fit, and write `report.html`, `study.md`, `runs.csv`, `study.json` and the plots to `out`.
 
@@ -130,9 +125,9 @@ def write_results(study: Study, out: Path, samples: int) -> str:
         Section("Machine", [Table(["what", "value"], [[name, str(v)] for name, v in machine_description().items()])]),
     ]
     write_report(out / "report.html", "IsoFLOP study", sections, f"{len(study.trained)} runs that were really trained")
-    page = "\n\n".join([markdown(*exponents), *notes, markdown(*optima)])
+    page = "\n\n".join([markdown_table(*exponents), *notes, markdown_table(*optima)])
     with atomic_write(out / "study.md", "w") as file:
-        file.write(page + "\n\n" + markdown(*runs) + "\n")
+        file.write(page + "\n\n" + markdown_table(*runs) + "\n")
     with atomic_write(out / "runs.csv", "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["parameters", "tokens", "flops", "loss"])
