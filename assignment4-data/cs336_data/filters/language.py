@@ -39,8 +39,8 @@ def identify_language(text: str, model: str | os.PathLike | None = None) -> tupl
 
     Returns:
         An ISO 639 code ("en", "zh"; three letters where there are no two) and its probability in (0, 1]. A text without
-        any letter is ("unknown", 1.0). py3langid's varieties of Chinese, which a few characters do not tell apart, count
-        as one, "zh".
+        any letter is ("unknown", 1.0). py3langid's varieties of Chinese, which a few characters do not tell apart,
+        count as one, "zh".
 
     Raises:
         UsageError: `model` is no file, or no fastText model.
