@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pages", type=int, default=Settings.num_pages, help="pages of the small web to measure on")
     parser.add_argument("--seed", type=int, default=Settings.seed, help="seed of the small web and the generated lists")
     parser.add_argument(
-        "--shared-data",
+        "--shared_data",
         type=Path,
         default=os.environ.get("CS336_DATA"),
         help="folder of real labeled data; default: the environment variable CS336_DATA; evaluations that need it are "
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output is not None and output.suffix not in (".md", ".csv"):
         raise UsageError(f"--output {output} must end in .md or .csv")
     if arguments.shared_data is not None and not arguments.shared_data.is_dir():
-        raise UsageError(f"--shared-data {arguments.shared_data} is no folder")
+        raise UsageError(f"--shared_data {arguments.shared_data} is no folder")
     settings = Settings(SMOKE_PAGES if arguments.smoke else arguments.pages, arguments.seed, arguments.shared_data)
     measurements, left_out = evaluate(arguments.only or EVALUATIONS, settings)
     table = ResultTable(HEADER, [one.row() for one in measurements])

@@ -173,6 +173,9 @@ class SlurmExecutor(_StoppingExecutor):
             self._submitit.update_parameters(**defaults | (parameters or {}))
         except RuntimeError as error:
             raise UsageError(f"Slurm cannot be used on this machine: {error}") from None
+        except (NameError, TypeError, AssertionError) as error:  # what submitit raises for names, types and values
+            given = ", ".join(f"{name}={value!r}" for name, value in (parameters or {}).items())
+            raise UsageError(f"submitit does not take {given}: {str(error).splitlines()[0]}") from None
         # As processes of this machine, submitit would start all jobs at once.
         self._room = workers if cluster == "local" else self._ARRAY_SIZE
         self._poll_seconds = poll_seconds

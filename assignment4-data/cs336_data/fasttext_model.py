@@ -102,9 +102,15 @@ def train_classifier(
         The learning rate that it took.
 
     Raises:
-        UsageError: there are fewer than two labels, or each attempt ran into NaN.
+        UsageError: a number is out of range, there are fewer than two labels, or each attempt ran into NaN.
     """
     import fasttext
+
+    if learning_rate <= 0:
+        raise UsageError(f"learning_rate is {learning_rate}: it must be greater than 0")
+    for name, value in (("epochs", epochs), ("threads", threads)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}: at least 1 is needed")
 
     with tempfile.TemporaryDirectory() as folder:
         path, labels = Path(folder, "examples.txt"), set()

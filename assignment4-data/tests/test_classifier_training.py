@@ -51,7 +51,7 @@ def test_toxic_from_a_table(tmp_path, capsys):
     rows += [(f"nice day number {i}", "2") for i in range(60)]
     with open("tweets.csv", "w", newline="") as file:
         csv.writer(file).writerows([("tweet", "class"), *rows])
-    flags = ["--text-field", "tweet", "--label-field", "class", "--unsafe-labels", "0", "1"]
+    flags = ["--text_field", "tweet", "--label_field", "class", "--unsafe_labels", "0", "1"]
     main(["toxic", "--labeled", "tweets.csv", *flags, "--epochs", "20"])
     output = capsys.readouterr().out
     assert "classifier, toxic: precision 1.000, recall 1.000" in output
@@ -85,7 +85,7 @@ def test_same_seed_gives_the_same_model(tmp_path):
             file.write("The empire was founded by the navy in 1820. " * 30)
         with open("c.jsonl", "w") as file:
             file.writelines(json.dumps({"text": f"Buy {i} boots now! You save $5. " * 9}) + "\n" for i in range(9))
-        data = ["--reference", "r.txt", "--crawl", "c.jsonl", "--held-out", "0", "--smoke"]
+        data = ["--reference", "r.txt", "--crawl", "c.jsonl", "--held_out", "0", "--smoke"]
         main(["quality", *data, "--kind", "statistics", "--out", name])
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
 
@@ -96,9 +96,12 @@ def test_same_seed_gives_the_same_model(tmp_path):
         (["toxic", "--reference", "a.txt"], "toxic is trained on --labeled"),
         (["quality", "--reference", "a.txt"], "needs both"),
         (["quality", "--labeled", "a.csv"], "needs both"),
-        (["quality", "--held-out", "1"], "--held-out 1"),
+        (["quality", "--held_out", "1"], "--held_out 1"),
         (["quality", "--reference", "a.pdf", "--crawl", "a.pdf"], "no known format"),
         (["toxic", "--labeled", "empty.csv"], "at least two"),
+        (["quality", "--smoke", "--threads", "0"], "threads is 0: at least 1 is needed"),
+        (["quality", "--smoke", "--epochs", "0"], "epochs is 0: at least 1 is needed"),
+        (["quality", "--smoke", "--learning_rate", "-1"], "learning_rate is -1.0: it must be greater than 0"),
         (["toxic", "--labeled", "wrong.csv"], "no 'text'"),
         (["toxic", "--labeled", "plain.txt"], "__label__"),
     ],

@@ -27,7 +27,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def test_without_arguments_it_does_the_whole_way(in_folder):
     done = subprocess.run([sys.executable, SCRIPT, "--smoke", "--quiet"], capture_output=True, text=True, check=True)
-    sample, kept = (read_files(in_folder / "data" / name) for name in ("dedup_sample", "deduplicated"))
+    sample, kept = (read_files(in_folder / "data" / name / "smoke") for name in ("dedup_sample", "deduplicated"))
     assert len(sample) == 200
     assert kept.items() < sample.items()
     # A fifth of the documents are made as copies, some with words changed.

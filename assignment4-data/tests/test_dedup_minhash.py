@@ -166,6 +166,8 @@ def test_numbers_out_of_range_are_refused():
     for options in ({"num_hashes": 0}, {"ngrams": 0}):
         with pytest.raises(UsageError, match="is 0: at least 1 is needed"):
             MinHasher(**options)
+    with pytest.raises(UsageError, match="seed is -1: it must be at least 0"):
+        MinHasher(seed=-1)
     for num_bands in (0, 3, -1, 20):
         with pytest.raises(UsageError, match=f"num_bands is {num_bands}: .* divide num_hashes, 10"):
             band_keys(np.zeros((2, 10), np.uint32), num_bands)

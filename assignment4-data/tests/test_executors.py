@@ -3,7 +3,6 @@
 import functools
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,30 +14,13 @@ import pytest
 from cs336_basics.command_line import UsageError
 from cs336_data.executors import DaskExecutor, LocalExecutor, SlurmExecutor, make_executor
 
+from .worker_functions import announce_and_wait, divide, kill_itself, process_id
+
 KINDS = ["local", "slurm", "dask"]
-# Longer than any test waits: a task that nobody stops makes the test fail, not pass late.
-FOREVER_SECONDS = 600
 
 
 def open_executor(kind: str, folder: Path, workers: int = 1):
     return make_executor(kind, workers, slurm_folder=folder / "slurm", slurm_cluster="local")
-
-
-def divide(dividend: int, divisor: int) -> float:
-    return dividend / divisor
-
-
-def process_id(_: int = 0) -> int:
-    return os.getpid()
-
-
-def kill_itself() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def announce_and_wait(folder: str) -> None:
-    Path(folder, f"{os.getpid()}.started").touch()
-    time.sleep(FOREVER_SECONDS)
 
 
 def wait_until(condition, what: str, seconds: float = 120) -> None:
@@ -102,7 +84,7 @@ def test_a_lost_local_worker_breaks_the_pool_at_once():
 
 def test_local_workers_do_not_outlive_a_killed_parent(tmp_path):
     program = (
-        "import sys; from cs336_data.executors import LocalExecutor; from test_executors import announce_and_wait\n"
+        "import sys; from cs336_data.executors import LocalExecutor; from worker_functions import announce_and_wait\n"
         "if __name__ == '__main__':\n"
         "    with LocalExecutor(1) as executor: executor.submit(announce_and_wait, sys.argv[1]).result()\n"
     )
@@ -134,6 +116,20 @@ def test_bad_arguments(tmp_path):
         make_executor("local", 0)
     with pytest.raises(UsageError, match="no Dask scheduler answers at 'nowhere:1:2'"):
         make_executor("dask", dask_scheduler="nowhere:1:2")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"colour": 1}, "submitit does not take colour=1: Parameter 'colour' need to be prefixed by an executor name"),
+        ({"timeout_min": "soon"}, "submitit does not take timeout_min='soon': Parameter \"timeout_min\" expected type"),
+    ],
+)
+def test_a_wrong_slurm_parameter_is_one_sentence(tmp_path, parameters, message):
+    with pytest.raises(UsageError) as caught:
+        SlurmExecutor(1, tmp_path, "local", parameters)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_slurm_the_error_says_so(tmp_path, monkeypatch):

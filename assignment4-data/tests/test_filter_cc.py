@@ -120,6 +120,10 @@ def test_the_example_configuration_is_the_default():
         (["absent.warc.gz"], "no input file matches 'absent.warc.gz'"),
         (["{in}", "--filters", "smell"], "filter 'smell' is unknown: it must be one of"),
         (["{in}", "--filters", "gopher", "--option", "gopher.smell=1"], "filter gopher has no option 'smell'"),
+        (
+            ["{in}", "--filters", "gopher", "--option", "gopher.min_words=few"],
+            "filter gopher cannot take min_words='few': it has min_words: int = 50",
+        ),
         (["{in}", "--workers", "0"], "--workers 0 is too few: at least 1 is needed"),
         (["{in}", "--pages_per_wet", "0"], "--pages_per_wet 0 is too few"),
         (["{in}", "--slurm_option", "x"], "option 'x' must have the form NAME=VALUE"),

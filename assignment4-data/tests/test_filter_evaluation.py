@@ -123,7 +123,7 @@ def test_command_prints_and_writes_the_table(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["no_such"], ["--pages", "0"], ["--output", "table.txt"], ["--shared-data", "no/such/folder"]]
+    "argv", [["no_such"], ["--pages", "0"], ["--output", "table.txt"], ["--shared_data", "no/such/folder"]]
 )
 def test_command_says_what_is_wrong(argv, capsys):
     with pytest.raises(SystemExit, match="2"):

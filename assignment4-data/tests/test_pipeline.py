@@ -28,8 +28,8 @@ from cs336_data.pipeline.run import Run
 from cs336_data.pipeline.settings import dedup_settings, filter_specs, read_config
 from cs336_data.pipeline.summary import Example, Summary, total
 
-from .engine_work import Item, double
 from .pipeline_runs import InProcess, article, documents, json_lines, records, shards, squeezed, write_inputs
+from .worker_functions import Item, double
 
 GOPHER = FilterSettings((FilterSpec("gopher"),), keep_rejected=True)
 

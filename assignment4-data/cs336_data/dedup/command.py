@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="*", help=f"files, folders or globs of text; without any, documents made for it in {SAMPLE}"
     )
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder to write")
+    parser.add_argument("--out", type=Path, help=f"folder to write; None: {DEFAULT_OUT}")
     parser.add_argument(
         "--method", choices=METHODS, default="minhash",
         help="minhash: one file of each cluster of near-duplicates stays; exact: lines that occur more than once lose "
@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         "--false_positive_rate", type=float, default=DEFAULT_FALSE_POSITIVE_RATE,
         help="share of the lines occurring once that may be removed too",
     )  # fmt: skip
-    parser.add_argument("--smoke", action="store_true", help="without inputs: fewer documents")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"{SMOKE_SIZE} documents made for it, in folders of their own"
+    )
     add_executor_flags(parser)
     return parser
 
@@ -63,11 +65,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.removed is not None and arguments.method != "minhash":
         raise UsageError(f"--removed lists documents, which --method {arguments.method} does not remove")
+    arguments.out = arguments.out or (DEFAULT_OUT / "smoke" if arguments.smoke else DEFAULT_OUT)
     if arguments.inputs:
         inputs = [Path(unit.path) for unit in find_units(arguments.inputs)]
     else:
-        inputs = write_documents(SAMPLE, SMOKE_SIZE if arguments.smoke else SAMPLE_SIZE)
-        print(f"no inputs given: taking {len(inputs):,} documents made for it, in {SAMPLE}")
+        folder, count = (SAMPLE / "smoke", SMOKE_SIZE) if arguments.smoke else (SAMPLE, SAMPLE_SIZE)
+        inputs = write_documents(folder, count)
+        print(f"no inputs given: taking {count:,} documents made for it, in {folder}")
     files = check_inputs(inputs, arguments.out)
     start = time.perf_counter()
     with _executor(arguments, files) as executor:

@@ -23,13 +23,15 @@ class MinHasher:
         seed: of the hash functions.
 
     Raises:
-        UsageError: a number is less than 1.
+        UsageError: a number is less than 1, or the seed negative.
     """
 
     def __init__(self, num_hashes: int = 100, ngrams: int = 5, seed: int = 0) -> None:
         for name, value in (("num_hashes", num_hashes), ("ngrams", ngrams)):
             if value < 1:
                 raise UsageError(f"{name} is {value}: at least 1 is needed")
+        if seed < 0:
+            raise UsageError(f"seed is {seed}: it must be at least 0")
         self.num_hashes, self.ngrams, self.seed = num_hashes, ngrams, seed
         rng = np.random.default_rng(seed)
         self._multipliers = rng.integers(0, 2**32, num_hashes, np.uint32) | np.uint32(1)

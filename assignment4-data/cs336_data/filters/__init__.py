@@ -52,5 +52,7 @@ def make_filter(name: str, **options: Any) -> Filter:
             raise UsageError(f"filter {name} has no option {option!r}: it has {', '.join(allowed) or 'none'}")
     try:
         return factory(**options)
-    except TypeError as error:
-        raise UsageError(f"filter {name} cannot take the options {options}: {error}") from None
+    except TypeError:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        wanted = ", ".join(str(allowed[option]) for option in options)
+        raise UsageError(f"filter {name} cannot take {given}: it has {wanted}") from None
