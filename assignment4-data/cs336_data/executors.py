@@ -206,8 +206,9 @@ class SlurmExecutor(_StoppingExecutor):
             self._server.join()
 
     def stop(self) -> None:
-        self._stopped = True
-        self.shutdown(wait=True, cancel_futures=True)
+        self.shutdown(wait=False, cancel_futures=True)
+        self._stopped = True  # only now: room that a stopped job leaves must not go to one that waits
+        self._server.join()
 
     def _serve(self) -> None:
         while True:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from cs336_basics.command_line import UsageError
 from cs336_data.dedup import input_files, matching
-from cs336_data.dedup.components import Components, connected_components
-from cs336_data.dedup.lsh import candidate_pairs
+from cs336_data.dedup.components import Components
 from cs336_data.dedup.matching import join_matches, match
 from cs336_data.dedup.minhash import MinHasher
 from cs336_data.dedup.minhash_documents import minhash_deduplication
@@ -39,15 +38,16 @@ def smallest_members(count: int, edges) -> list[int]:
 
 
 def brute_force(texts: list[str], hasher: MinHasher, num_bands: int, threshold: float) -> list[int]:
-    """Candidates by the signatures, checked by sets of n-grams of words, joined by networkx."""
+    """Pairs whose signatures share a band, checked by sets of n-grams of words, joined by networkx."""
     words = [text.split() for text in texts]
     length = hasher.ngrams
     sets = [{tuple(w[i : i + length]) for i in range(max(1, len(w) - length + 1))} for w in words]
-    signatures = np.array([hasher.text_signature(text) for text in texts], np.uint32).reshape(-1, hasher.num_hashes)
+    bands = [np.split(hasher.text_signature(text), num_bands) for text in texts]
     edges = [
         (i, j)
-        for i, j in candidate_pairs(signatures, num_bands).tolist()
-        if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold
+        for i, j in itertools.combinations(range(len(texts)), 2)
+        if any((a == b).all() for a, b in zip(bands[i], bands[j], strict=True))
+        and len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold
     ]
     return smallest_members(len(texts), edges)
 
@@ -80,7 +80,9 @@ def names(folder: Path) -> set[str]:
 def test_components_equal_networkx(graph):
     count, edges = graph
     pairs = np.array(edges, np.int64).reshape(-1, 2)
-    assert connected_components(count, pairs).tolist() == smallest_members(count, edges)
+    at_once = Components(count)
+    at_once.join(pairs)
+    assert at_once.smallest().tolist() == smallest_members(count, edges)
     in_steps = Components(count)
     for pair in pairs:
         in_steps.join(pair[None])
@@ -91,7 +93,9 @@ def test_components_equal_networkx(graph):
 def test_a_long_chain_is_one_component():
     order = np.random.default_rng(0).permutation(100_000)
     pairs = np.stack([order[:-1], order[1:]], axis=1)
-    assert not connected_components(100_000, pairs).any()
+    chain = Components(100_000)
+    chain.join(pairs)
+    assert not chain.smallest().any()
 
 
 @given(

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from cs336_basics.command_line import UsageError
 from cs336_data.executors import DaskExecutor, LocalExecutor, SlurmExecutor, make_executor
 
+from .pipeline_runs import wait_until
 from .worker_functions import announce_and_wait, divide, kill_itself, process_id
 
 KINDS = ["local", "slurm", "dask"]
@@ -21,14 +21,6 @@ KINDS = ["local", "slurm", "dask"]
 
 def open_executor(kind: str, folder: Path, workers: int = 1):
     return make_executor(kind, workers, slurm_folder=folder / "slurm", slurm_cluster="local")
-
-
-def wait_until(condition, what: str, seconds: float = 120) -> None:
-    """Wait for an event; the limit only ends a test that would hang."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 def run_to_the_end(inputs: Path, out: Path, *arguments: str) -> None:
-    code, _, errors = finish(start(inputs, out, *arguments))
+    code, _, errors = finish(start(inputs, out, "--workers", "1", *arguments))
     assert code == 0, errors
 
 
@@ -66,7 +66,7 @@ def test_a_dask_worker_is_killed_during_the_run(tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--executor", "dask", "--workers", "1"),
+        ("--executor", "dask"),
         ("--executor", "slurm", "--slurm_cluster", "local", "--slurm_option", "timeout_min=30"),
     ],
     ids=["a Dask cluster of its own", "Slurm jobs"],

@@ -24,10 +24,3 @@ class Components:
         """For every member the smallest one of its component."""
         flatten(self._parents)
         return self._parents.copy()
-
-
-def connected_components(count: int, pairs: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, " n"]:
-    """For each of 0 … n-1 the smallest member of its component of the graph with these edges."""
-    components = Components(count)
-    components.join(pairs)
-    return components.smallest()

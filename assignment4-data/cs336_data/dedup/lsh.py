@@ -5,7 +5,7 @@ similarity s happens with probability 1 - (1 - sʳ)ᵇ: a steep curve around (1/
 """
 
 import numpy as np
-from jaxtyping import Int64, UInt32, UInt64
+from jaxtyping import UInt32, UInt64
 
 from cs336_basics.command_line import UsageError
 
@@ -45,24 +45,3 @@ def band_keys(signatures: UInt32[np.ndarray, "n num_hashes"], num_bands: int) ->
         keys = (keys ^ rows[:, :, row]) * _MULTIPLIER
         keys ^= keys >> np.uint64(29)
     return keys
-
-
-def candidate_pairs(signatures: UInt32[np.ndarray, "n num_hashes"], num_bands: int) -> Int64[np.ndarray, "m 2"]:
-    """All pairs of documents that share a band: i < j, sorted, each once.
-
-    There are k² / 2 of them in a bucket of k documents: large collections go through `cs336_data.dedup.matching`.
-
-    Raises:
-        UsageError: the bands do not divide the signatures.
-    """
-    count = len(signatures)
-    codes = [np.empty(0, np.int64)]
-    for keys in band_keys(signatures, num_bands).T:
-        order = np.argsort(keys, kind="stable")  # within a bucket, documents stay in their order
-        keys = keys[order]
-        for distance in range(1, count):
-            first = np.flatnonzero(keys[distance:] == keys[:-distance])
-            if not first.size:
-                break
-            codes.append(order[first] * count + order[first + distance])
-    return np.stack(np.divmod(np.unique(np.concatenate(codes)), max(count, 1)), axis=1)
