@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "WARC file is needed"
         )
     table = _summary(comparison)
-    print("\n".join("  ".join(format_cell(cell).ljust(40) for cell in row) for row in table.rows))
+    width = max(len(label) for label, _ in table.rows)
+    print("\n".join(f"{label:{width}}  {format_cell(value)}" for label, value in table.rows))
     report = arguments.out / "report.html"
     _write(report, comparison, table, arguments.worst)
     print(f"report: {report}")

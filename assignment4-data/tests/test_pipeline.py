@@ -187,6 +187,8 @@ def test_filters_come_from_the_configuration_names_and_options(tmp_path):
         ("filters: [", "is not YAML"),
         ("- gopher", "must hold a mapping"),
         ("filter: [gopher]", "section 'filter' is unknown; allowed are filters and dedup"),
+        ("filters: gopher", "section 'filters' must be a list, not 'gopher'"),
+        ("dedup: minhash", "section 'dedup' must be a mapping, not 'minhash'"),
         ("filters: [{gopher: 3}]", "filter {'gopher': 3} must be a name"),
         ("dedup: {bands: 3}", "dedup setting 'bands' is unknown; allowed are method"),
         ("dedup: {method: fuzzy}", "dedup method 'fuzzy' is unknown"),

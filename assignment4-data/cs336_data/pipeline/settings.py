@@ -19,14 +19,14 @@ from cs336_data.filters import DEFAULT_CHAIN
 from cs336_data.pipeline.chain import FilterSpec
 from cs336_data.pipeline.dedup_settings import DedupSettings
 
-_SECTIONS = ("filters", "dedup")
+_SECTIONS = {"filters": list, "dedup": dict}
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
     """The content of a YAML configuration; empty without one.
 
     Raises:
-        UsageError: it is no YAML, or has sections that are unknown.
+        UsageError: it is no YAML, or has sections that are unknown or no list of filters and no mapping of settings.
     """
     if path is None:
         return {}
@@ -36,9 +36,12 @@ def read_config(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise UsageError(f"{path} must hold a mapping with {' and '.join(_SECTIONS)}, not {type(config).__name__}")
-    for section in config:
+    for section, content in config.items():
         if section not in _SECTIONS:
             raise UsageError(f"{path}: section {section!r} is unknown; allowed are {' and '.join(_SECTIONS)}")
+        if not isinstance(content, _SECTIONS[section] | None):
+            kind = {list: "list", dict: "mapping"}[_SECTIONS[section]]
+            raise UsageError(f"{path}: section {section!r} must be a {kind}, not {content!r}")
     return config
 
 
