@@ -1,53 +1,21 @@
 """Client of the Spring 2025 edition: one blocking query per run, paid in training FLOPs, repeated ones free."""
 
-import os
 from collections.abc import Iterable
 
 from cs336_scaling.client.answers import parse
-from cs336_scaling.client.cache import DEFAULT_CACHE_DIR, AnswerCache
+from cs336_scaling.client.api_client import ApiClient
 from cs336_scaling.client.plan_cost import PlanCost
-from cs336_scaling.client.transport import ApiError, Connection
+from cs336_scaling.client.transport import ApiError
 from cs336_scaling.schemas.edition_2025 import LossQuery, LossResponse, PreviousRun
 from cs336_scaling.schemas.limits import BUDGET_2025_FLOPS
 
 
-class ScalingClient2025:
-    """A key's view of a server. One client may be shared by threads.
+class ScalingClient2025(ApiClient):
+    """The training API paid in FLOPs; the key is the query parameter `api_key`."""
 
-    Args:
-        base_url: the server's address, such as http://127.0.0.1:8000.
-        api_key: sent as the query parameter `api_key`, as this edition has it.
-        cache_dir: where losses are kept; None keeps nothing.
-        timeout: seconds for connecting, and for each wait for the answer's next bytes.
-        tries: how often a request is sent before a transient failure is given up.
-        first_wait: seconds before the second try; later waits double, up to 30 s.
-
-    All methods raise `ApiError` when the server refuses and `Unreachable` when it cannot be reached.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str,
-        *,
-        cache_dir: str | os.PathLike | None = DEFAULT_CACHE_DIR,
-        timeout: float = 30.0,
-        tries: int = 6,
-        first_wait: float = 0.5,
-    ) -> None:
-        params = {"api_key": api_key}
-        self._connection = Connection(base_url, params=params, timeout=timeout, tries=tries, first_wait=first_wait)
-        self._cache = AnswerCache(cache_dir, self._connection.base_url, api_key)
-
-    def __enter__(self) -> "ScalingClient2025":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._connection.close()
+    @staticmethod
+    def _credentials(api_key: str) -> dict[str, dict[str, str]]:
+        return {"params": {"api_key": api_key}}
 
     def loss(self, query: LossQuery) -> LossResponse:
         """The final loss of a run, from the cache if it was asked for before, and all FLOPs used when it was.

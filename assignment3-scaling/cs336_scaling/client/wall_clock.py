@@ -1,59 +1,26 @@
 """Client of the Spring 2026 edition: experiments that queue and run, paid in wall-clock seconds."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cs336_basics.command_line import UsageError
 from cs336_scaling.client.answers import Budget, Experiment, FinalSubmission, Submission, parse, parse_experiments
-from cs336_scaling.client.cache import DEFAULT_CACHE_DIR, AnswerCache
+from cs336_scaling.client.api_client import ApiClient
 from cs336_scaling.client.plan_cost import PlanCost
-from cs336_scaling.client.transport import ApiError, Connection
+from cs336_scaling.client.transport import ApiError
 from cs336_scaling.schemas.canonical import canonical_hash
 from cs336_scaling.schemas.edition_2026 import TrainingConfig
 
 Watcher = Callable[[Sequence[Experiment]], None]
 
 
-class ScalingClient2026:
-    """A key's view of a server. One client may be shared by threads.
+class ScalingClient2026(ApiClient):
+    """The training API paid in seconds; the key is the header X-API-Key."""
 
-    Args:
-        base_url: the server's address, such as http://127.0.0.1:8000.
-        api_key: sent as the header X-API-Key.
-        cache_dir: where finished experiments are kept; None keeps nothing.
-        timeout: seconds for connecting, and for each wait for the answer's next bytes.
-        tries: how often a request is sent before a transient failure is given up.
-        first_wait: seconds before the second try; later waits double, up to 30 s.
-
-    All methods raise `ApiError` when the server refuses (`status` says how) and `Unreachable` when it cannot be
-    reached; both are `UsageError`.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str,
-        *,
-        cache_dir: str | os.PathLike | None = DEFAULT_CACHE_DIR,
-        timeout: float = 30.0,
-        tries: int = 6,
-        first_wait: float = 0.5,
-    ) -> None:
-        headers = {"X-API-Key": api_key}
-        self._connection = Connection(base_url, headers=headers, timeout=timeout, tries=tries, first_wait=first_wait)
-        self._cache = AnswerCache(cache_dir, self._connection.base_url, api_key)
-
-    def __enter__(self) -> "ScalingClient2026":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._connection.close()
+    @staticmethod
+    def _credentials(api_key: str) -> dict[str, dict[str, str]]:
+        return {"headers": {"X-API-Key": api_key}}
 
     def budget(self) -> Budget:
         """Seconds used, reserved and left."""
