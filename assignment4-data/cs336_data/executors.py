@@ -8,6 +8,7 @@ are pickled; on Slurm and on Dask clusters of several machines the files they na
 the workers need this project's environment.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -18,6 +19,8 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 from cs336_basics.command_line import UsageError
 
@@ -141,6 +144,18 @@ class DaskExecutor(_StoppingExecutor):
         self.shutdown(wait=False, cancel_futures=True)
 
 
+def _kill_local_job(job: Any) -> None:
+    """Kill a job of submitit's local executor: it cancels by SIGINT, which programs in a shell's background ignore."""
+    try:
+        controller = psutil.Process(int(job.job_id))
+        family = [controller, *controller.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 class SlurmExecutor(_StoppingExecutor):
     """Slurm jobs, by submitit: what is submitted within one poll goes to Slurm as one job array.
 
@@ -176,8 +191,9 @@ class SlurmExecutor(_StoppingExecutor):
         except (NameError, TypeError, AssertionError) as error:  # what submitit raises for names, types and values
             given = ", ".join(f"{name}={value!r}" for name, value in (parameters or {}).items())
             raise UsageError(f"submitit does not take {given}: {str(error).splitlines()[0]}") from None
+        self._local = cluster == "local"
         # As processes of this machine, submitit would start all jobs at once.
-        self._room = workers if cluster == "local" else self._ARRAY_SIZE
+        self._room = workers if self._local else self._ARRAY_SIZE
         self._poll_seconds = poll_seconds
         self._waiting: list[tuple[Future, _Call]] = []
         self._running: list[tuple[Future, Any]] = []
@@ -226,7 +242,10 @@ class SlurmExecutor(_StoppingExecutor):
 
     def _cancel_running(self) -> None:
         for _, job in self._running:
-            job.cancel(check=False)
+            if self._local:
+                _kill_local_job(job)
+            else:
+                job.cancel(check=False)
         for future, job in self._running:
             job.wait()
             future.set_exception(CancelledError())
