@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -60,12 +61,18 @@ def write_inputs(folder: Path, files: int, documents_each: int = 6) -> list[Path
     return paths
 
 
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would the processes that tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(inputs: Path, out: Path, *arguments: str, group: bool = False) -> subprocess.Popen:
     """The command as a process (with `group`, at the head of a process group of its own)."""
     command = [sys.executable, FILTER_CC, inputs, "--out", out, "--filters", "gopher", "--keep_rejected", "--quiet"]
     return subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=group
-    )
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=group,
+        preexec_fn=_hear_ctrl_c,
+    )  # fmt: skip
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
