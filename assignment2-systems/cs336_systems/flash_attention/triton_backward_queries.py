@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from cs336_systems.flash_attention.tile_sizes import BACKWARD_QUERIES, autotuned
-from cs336_systems.flash_attention.triton_tiles import EVEN, LOG2_E, MASKED_SCORE_LOG2, load_rows
+from cs336_systems.flash_attention.triton_tiles import EVEN, LOG2_E, MASKED_SCORE_LOG2, key_borders, load_rows
 
 
 @triton.jit
@@ -123,11 +123,7 @@ def queries_kernel(
     grad_q = tl.zeros((BLOCK_Q, BLOCK_D), dtype=tl.float32)
     scale = softmax_scale * LOG2_E
 
-    masked, stop = num_keys, num_keys
-    if IS_CAUSAL:
-        masked = tl.minimum(num_keys, first_query + 1)
-        stop = tl.minimum(num_keys, first_query + BLOCK_Q)
-    masked = masked // BLOCK_K * BLOCK_K
+    masked, stop = key_borders(first_query, num_keys, IS_CAUSAL, BLOCK_Q, BLOCK_K)
     grad_q = _add_keys(
         grad_q, q, grad, log_sum_exp, row_sum, K, V, stride_k, stride_v, queries, 0, masked, num_keys, d, scale,
         False, IS_CAUSAL, EVEN_K, EVEN_D, BLOCK_K, BLOCK_D, PRECISION,

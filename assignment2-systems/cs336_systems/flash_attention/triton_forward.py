@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cs336_systems.flash_attention.layout import as_four_dimensions
 from cs336_systems.flash_attention.tile_sizes import FORWARD, autotuned, dot_precision, tuning_length
-from cs336_systems.flash_attention.triton_tiles import EVEN, LN_2, LOG2_E, MASKED_SCORE_LOG2, load_rows
+from cs336_systems.flash_attention.triton_tiles import EVEN, LN_2, LOG2_E, MASKED_SCORE_LOG2, key_borders, load_rows
 
 
 @triton.jit
@@ -133,12 +133,7 @@ def forward_kernel(
     maximum = tl.full((BLOCK_Q,), float("-inf"), dtype=tl.float32)
     scale = softmax_scale * LOG2_E
 
-    # Up to `masked`, every query of the tile sees every key; from `stop` on, none sees any.
-    masked, stop = num_keys, num_keys
-    if IS_CAUSAL:
-        masked = tl.minimum(num_keys, first_query + 1)
-        stop = tl.minimum(num_keys, first_query + BLOCK_Q)
-    masked = masked // BLOCK_K * BLOCK_K
+    masked, stop = key_borders(first_query, num_keys, IS_CAUSAL, BLOCK_Q, BLOCK_K)
     weighted, total, maximum = _attend(
         weighted, total, maximum, q, K, V, stride_k, stride_v, queries, 0, masked, num_keys, d, scale,
         False, IS_CAUSAL, EVEN_K, EVEN_D, BLOCK_K, BLOCK_D, PRECISION,

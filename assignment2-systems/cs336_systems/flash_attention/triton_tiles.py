@@ -1,4 +1,4 @@
-"""What the kernels share: loading tiles, and their units."""
+"""What the kernels share: loading tiles, the keys that a tile of queries sees, and their units."""
 
 import triton
 import triton.language as tl
@@ -34,3 +34,19 @@ def load_rows(
     else:
         tile = tl.load(pointers)
     return tile
+
+
+@triton.jit
+def key_borders(
+    first_query: tl.tensor,
+    num_keys: tl.tensor,
+    IS_CAUSAL: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Up to the first, every query of a tile sees every key, in whole tiles; from the second on, none sees any."""
+    masked, stop = num_keys, num_keys
+    if IS_CAUSAL:
+        masked = tl.minimum(num_keys, first_query + 1)
+        stop = tl.minimum(num_keys, first_query + BLOCK_Q)
+    return masked // BLOCK_K * BLOCK_K, stop
