@@ -14,7 +14,7 @@ from cs336_basics.command_line import UsageError
 from cs336_scaling.client.answers import Experiment
 from cs336_scaling.client.wall_clock import ScalingClient2026
 from cs336_scaling.schemas.edition_2026 import TrainingConfig
-from cs336_scaling.study.plan import Study, StudyPlan, follow
+from cs336_scaling.study.plan import Study, StudyPlan, follow, require_budget
 from cs336_scaling.study.sizes import TRAIN_SEQUENCE_LENGTH, VOCAB_SIZE
 
 DEFAULT_SECONDS = 900.0
@@ -81,8 +81,7 @@ def study_plan(arguments: argparse.Namespace) -> StudyPlan:
     shape = {"profiles": arguments.profiles, "sizes": arguments.sizes}
     if flops is not None:
         return StudyPlan(budget=flops, unit="FLOPs", **shape)
-    if not arguments.budget > 0:
-        raise UsageError(f"budget is {arguments.budget:g}; allowed is any number of seconds above 0")
+    require_budget(arguments.budget, "seconds")
     return StudyPlan(budget=arguments.budget * arguments.workers, unit="seconds", **shape)
 
 

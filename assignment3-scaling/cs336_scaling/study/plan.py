@@ -41,6 +41,16 @@ CHECK_FACTORS = (0.5, 2.0)
 """In the second profile, unless it is the last, the best size is trained again with half and double the rate."""
 
 
+def require_budget(budget: float, unit: str) -> None:
+    """Refuse a budget that is no number above 0.
+
+    Raises:
+        UsageError: naming it.
+    """
+    if not (budget > 0 and math.isfinite(budget)):
+        raise UsageError(f"budget is {budget:g}; allowed is any number of {unit} above 0")
+
+
 @dataclass(frozen=True)
 class StudyPlan:
     """The size of a study.
@@ -66,8 +76,7 @@ class StudyPlan:
     first_parameters: float = 40_000.0
 
     def __post_init__(self) -> None:
-        if not (self.budget > 0 and math.isfinite(self.budget)):
-            raise UsageError(f"budget is {self.budget:g}; allowed is any number of {self.unit} above 0")
+        require_budget(self.budget, self.unit)
         if self.profiles < 2 or self.sizes < 3:
             raise UsageError(f"{self.profiles} profiles of {self.sizes} sizes; at least 2 of 3 are needed for a fit")
 
