@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from pathlib import Path
@@ -68,12 +69,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class _StoppingExecutor(Executor):
+class _StoppingExecutor(Executor, ABC):
     """An executor whose `with` block, left by an exception, stops running tasks."""
 
+    @abstractmethod
     def stop(self) -> None:
         """End everything that runs or waits, soon; only a Dask cluster of others may finish what it has begun."""
-        raise NotImplementedError
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

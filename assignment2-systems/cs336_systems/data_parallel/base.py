@@ -4,6 +4,7 @@ Each rank computes the mean loss over its own examples. The mean of the ranks' g
 loss over all examples only if every rank has the same number of them, so that is checked.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,7 @@ def number_of_examples(values: Iterable[Any]) -> int:
     return next((len(value) for value in values if isinstance(value, Tensor) and value.ndim), 0)
 
 
-class DataParallel(nn.Module):
+class DataParallel(nn.Module, ABC):
     """A module whose gradients are averaged over the ranks of a process group; the base of the wrappers.
 
     Parameters and buffers become those of the group's first rank. After `backward()` and before `optimizer.step()`
@@ -82,13 +83,13 @@ class DataParallel(nn.Module):
         """Forget what a step left that did not reach its end; all ranks call it, before the forward pass."""
         self._examples = 0
 
+    @abstractmethod
     def finish_gradient_synchronization(self) -> None:
         """Wait until the gradients are the average over the ranks; all ranks call it after the backward pass.
 
         Raises:
             UsageError: the ranks had different numbers of examples.
         """
-        raise NotImplementedError
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:
         """The state dict of `module`, without a prefix."""

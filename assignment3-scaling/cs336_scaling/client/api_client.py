@@ -1,13 +1,14 @@
 """What the clients of both editions share: a connection with a key, and a cache of answers."""
 
 import os
+from abc import ABC, abstractmethod
 from typing import Self
 
 from cs336_scaling.client.cache import DEFAULT_CACHE_DIR, AnswerCache
 from cs336_scaling.client.transport import Connection
 
 
-class ApiClient:
+class ApiClient(ABC):
     """A key's view of a server. One client may be shared by threads.
 
     Args:
@@ -38,9 +39,9 @@ class ApiClient:
         self._cache = AnswerCache(cache_dir, self._connection.base_url, api_key)
 
     @staticmethod
+    @abstractmethod
     def _credentials(api_key: str) -> dict[str, dict[str, str]]:
         """Where the key stands in a request: `headers` or `params` of `Connection`."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
