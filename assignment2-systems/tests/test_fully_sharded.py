@@ -298,6 +298,41 @@ def check_odd_layers():
         _expect_same_parameters(model, reference, rtol=1e-5, atol=1e-6)
 
 
+class _Torchs(nn.Module):
+    """Layers of torch: tied weights, biases, a frozen layer."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding, self.norm, self.head = nn.Embedding(11, 6), nn.LayerNorm(6), nn.Linear(6, 11, bias=False)
+        self.up, self.down = nn.Linear(6, 9), nn.Linear(9, 6)
+        self.down.weight.requires_grad_(False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        return self.head(self.norm(x + self.down(self.up(x).tanh())))
+
+
+def check_layers_of_other_kinds():
+    tokens = torch.arange(12).view(6, 2) % 11
+    kinds = (nn.Linear, nn.Embedding)
+    reference, model = _Torchs().double(), FSDP(_Torchs(dist.get_rank()).double(), layer_types=kinds)
+    assert len(model.sharded) == 3
+    assert not FSDP(_Torchs()).sharded
+    (own,) = part_of((tokens,))
+    optimizers = make_optimizer(reference), make_optimizer(model)
+    for _ in range(3):
+        reference(tokens).square().mean().backward()
+        model(own).square().mean().backward()
+        assert not any(weight.is_alive for weight in model.sharded.values() if weight.whole.requires_grad)
+        model.finish_gradient_synchronization()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        _expect_same_parameters(model, reference, rtol=1e-9, atol=1e-12)
+
+
 def check_an_error_in_a_layer_leaves_the_shards_in_place():
     model = FSDP(make_model())
     shapes = [p.shape for p in model.parameters()]
@@ -363,6 +398,7 @@ ON_THREE = (
     check_gradient_accumulation,
     check_clipping_by_the_global_norm,
     check_odd_layers,
+    check_layers_of_other_kinds,
     check_exchange_direct_and_native,
 )
 

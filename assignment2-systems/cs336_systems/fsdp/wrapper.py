@@ -49,9 +49,11 @@ class FSDP(DataParallel):
         compute_dtype: layers compute and ranks exchange weights and gradients in this type, while shards and their
             gradients keep their own; None computes in the parameters' own type. Floating inputs of the layers are cast.
         process_group: the ranks to divide among; None is all of them.
+        layer_types: the kinds of layers whose `weight` is divided; for models from elsewhere, torch's own too. Such a
+            layer must read its weight in its own forward pass only.
 
     Raises:
-        UsageError: a weight belongs to a Linear or Embedding and to another kind of layer as well.
+        UsageError: a weight belongs to a layer of these kinds and to one of another kind as well.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class FSDP(DataParallel):
         module: nn.Module,
         compute_dtype: torch.dtype | None = None,
         process_group: dist.ProcessGroup | None = None,
+        layer_types: tuple[type[nn.Module], ...] = (Linear, Embedding),
     ) -> None:
         super().__init__(module, process_group)
         self.compute_dtype = compute_dtype
+        self.layer_types = layer_types
         self.sharded: dict[nn.Parameter, ShardedWeight] = {}  # by shard
         self._shard_layers(RowExchange(process_group))
         self.trainable = [p for p in module.parameters() if p.requires_grad and p not in self.sharded]
@@ -161,7 +165,7 @@ class FSDP(DataParallel):
 
     def _shard_layers(self, exchange: RowExchange) -> None:
         by_weight: dict[nn.Parameter, ShardedWeight] = {}
-        layers = [layer for layer in self.module.modules() if isinstance(layer, Linear | Embedding)]
+        layers = [layer for layer in self.module.modules() if isinstance(layer, self.layer_types)]
         for layer in layers:
             if layer.weight not in by_weight:  # a tied weight is one
                 weight = by_weight[layer.weight] = ShardedWeight(layer.weight, self.compute_dtype, exchange)
@@ -176,7 +180,8 @@ class FSDP(DataParallel):
             layer.register_forward_hook(partial(self._after_forward, weight), always_call=True)
         for name, parameter in self.module.named_parameters():
             if parameter in by_weight:
-                raise UsageError(f"{name} is also the weight of a Linear or Embedding layer, so it cannot be sharded")
+                kinds = " or ".join(kind.__name__ for kind in self.layer_types)
+                raise UsageError(f"{name} is also the weight of a {kinds} layer, so it cannot be sharded")
 
     def _before_forward(self, weight: ShardedWeight, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         self._fetch(weight)
@@ -192,7 +197,7 @@ class FSDP(DataParallel):
     def _after_forward(self, weight: ShardedWeight, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         layer.__dict__.pop("weight", None)
         # The gradient of an embedding does not depend on its weight.
-        if isinstance(output, Tensor) and output.requires_grad and not isinstance(layer, Embedding):
+        if isinstance(output, Tensor) and output.requires_grad and not isinstance(layer, Embedding | nn.Embedding):
             output.register_hook(partial(self._before_backward, weight))
         self._release(weight)
 
