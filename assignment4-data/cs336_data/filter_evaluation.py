@@ -7,11 +7,11 @@ ought to react (reject a document, find a number); it is found if the filter doe
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
 
 from cs336_basics.command_line import UsageError
+from cs336_basics.confidence import Interval, wilson_interval
 from cs336_data.document import Document, Filter
 from cs336_systems.result_table import Cell
 
@@ -46,8 +46,6 @@ HEADER = (
     "recall to",
 )
 """Columns of the table; "from" and "to" bound 95 % confidence intervals."""
-
-_Z = 1.959963984540054  # 97.5 % of the standard normal distribution lie below
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,6 @@ class Case(NamedTuple):
     found: bool
     text: str
     note: str = ""
-
-
-class Interval(NamedTuple):
-    """A confidence interval of a share."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -200,17 +191,6 @@ def rejections(decide: Filter, labeled: Iterable[tuple[Document, bool]]) -> Iter
     for document, positive in labeled:
         decision = decide(document)
         yield Case(positive, not decision.keep, document.text, decision.reason or "kept")
-
-
-def wilson_interval(successes: int, trials: int) -> Interval | None:
-    """95 % confidence interval of a share, None for no trial (the score interval of Wilson 1927)."""
-    if not trials:
-        return None
-    share = successes / trials
-    center = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
-    half = _Z / (1 + _Z**2 / trials) * sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
-    # Rounding must not push an end past the share itself.
-    return Interval(min(max(center - half, 0.0), share), max(min(center + half, 1.0), share))
 
 
 def evaluate(names: Iterable[str], settings: Settings) -> tuple[list[Measurement], list[str]]:
