@@ -1,0 +1,1 @@
+"""Grading of answers: extraction from responses, reading of mathematics, equivalence within time limits."""

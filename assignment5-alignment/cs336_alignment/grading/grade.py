@@ -1,0 +1,12 @@
+"""Whether an extracted answer is right: one of the alternatives of the ground truth, quickly or with math-verify."""
+
+from collections.abc import Sequence
+
+from cs336_alignment.grading.extraction import boxed_answer
+
+
+def is_correct(answer: str, ground_truth: str | int | float | Sequence[str | int | float], fast: bool = True) -> bool:
+    """Whether `answer` equals the ground truth, or one of several."""
+    alternatives = [ground_truth] if isinstance(ground_truth, str | int | float) else list(ground_truth)
+    golds = [boxed_answer(str(gold)) or str(gold) for gold in alternatives]
+    return any(answer.split() == gold.split() != [] for gold in golds)

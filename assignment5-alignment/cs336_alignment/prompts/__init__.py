@@ -1,0 +1,54 @@
+"""Prompt templates: text files with named fields, shipped inside the package.
+
+A template is the text of `NAME.prompt` exactly as it stands, its last newline included where it has one. Fields stand
+in single braces and literal braces are doubled, as in `str.format`.
+"""
+
+from importlib.resources import files
+from string import Formatter
+
+from cs336_basics.command_line import UsageError
+
+_SUFFIX = ".prompt"
+
+
+def prompt_names() -> list[str]:
+    """The names of all templates, sorted."""
+    return sorted(file.name.removesuffix(_SUFFIX) for file in files(__name__).iterdir() if file.name.endswith(_SUFFIX))
+
+
+def load_prompt(name: str) -> str:
+    """The template `name`, with its fields still in braces.
+
+    Raises:
+        UsageError: if there is no such template.
+    """
+    if name not in prompt_names():
+        raise UsageError(f"unknown prompt {name!r}: choose from {', '.join(prompt_names())}")
+    return files(__name__).joinpath(name + _SUFFIX).read_text(encoding="utf-8")
+
+
+def prompt_fields(name: str) -> list[str]:
+    """The names of the fields that the template `name` wants, in order of first appearance."""
+    parsed = Formatter().parse(load_prompt(name))
+    return list(dict.fromkeys(field.partition("[")[0] for _, field, _, _ in parsed if field is not None))
+
+
+def format_prompt(name: str, **fields: object) -> str:
+    """The template `name` with its fields filled in; braces in the values stay as they are.
+
+    Args:
+        name: the template's name.
+        fields: exactly the fields of the template; `options` of `mmlu` is a list of the four options' texts.
+
+    Raises:
+        UsageError: if there is no such template, or a field is missing or unknown.
+    """
+    wanted = prompt_fields(name)
+    if set(wanted) != set(fields):
+        raise UsageError(f"prompt {name!r} takes the fields {sorted(wanted)}, not {sorted(fields)}")
+    try:
+        return load_prompt(name).format(**fields)
+    except IndexError:
+        sizes = {field: len(value) for field, value in fields.items() if isinstance(value, list | tuple)}
+        raise UsageError(f"prompt {name!r} asks for more items than these fields hold: {sizes}") from None
