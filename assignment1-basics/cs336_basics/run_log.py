@@ -38,10 +38,11 @@ class RunLog:
         run_dir: the folder of `metrics.jsonl`, made if it is missing.
         resume_step: None starts the file anew; a step keeps the entries up to it and drops later ones, which the
             resumed run will write again.
+        name: of the file, for records other than metrics that are kept by step.
     """
 
-    def __init__(self, run_dir: str | os.PathLike, resume_step: int | None = None) -> None:
-        self.path = Path(run_dir) / METRICS_NAME
+    def __init__(self, run_dir: str | os.PathLike, resume_step: int | None = None, name: str = METRICS_NAME) -> None:
+        self.path = Path(run_dir) / name
         kept = []
         if resume_step is not None and self.path.exists():
             kept = [entry for entry in read_metrics(self.path) if entry["step"] <= resume_step]
@@ -72,7 +73,7 @@ class RunLog:
             self._wandb = wandb.init(**arguments, mode="offline", settings=settings)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append one entry; `entry["step"]` must grow from entry to entry."""
+        """Append one entry; `entry["step"]` must not fall from entry to entry, and grow where wandb is told too."""
         self._file.write(_line(entry))
         self._file.flush()
         if self._wandb is not None:
@@ -97,8 +98,8 @@ class RunLog:
 class SilentLog(RunLog):
     """The log of a process that leaves logging to another one: it writes nothing."""
 
-    def __init__(self, run_dir: str | os.PathLike) -> None:
-        self.path = Path(run_dir) / METRICS_NAME
+    def __init__(self, run_dir: str | os.PathLike, name: str = METRICS_NAME) -> None:
+        self.path = Path(run_dir) / name
 
     def start_wandb(self, project: str, name: str | None, config: dict[str, Any], run_id: str) -> None:
         pass

@@ -2,12 +2,13 @@
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_args
 
 from cs336_basics.command_line import UsageError
 from cs336_basics.model.config import FeedForwardKind, NormPlacement, PositionKind, TransformerConfig
+from cs336_basics.settings import Settings, setting
 
 # The flag on the left sets the field of TransformerConfig on the right.
 MODEL_FIELDS = {
@@ -26,14 +27,8 @@ MODEL_FIELDS = {
 }
 
 
-def setting(default: Any, help: str, *, type: type | None = None, choices: Sequence[str] = (), shown: str = "") -> Any:
-    """A field of `TrainConfig` with what its command-line flag needs; `shown` describes a default of None."""
-    metadata = {"help": help, "type": type or default.__class__, "choices": list(choices), "shown": shown}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """All settings of a training run; each field's help text is its documentation (`--help` prints them all).
 
     Raises:
@@ -104,7 +99,7 @@ class TrainConfig:
     no_wandb: bool = setting(False, "do not log to Weights & Biases, whatever the other flags say")
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self.check_types()
         if self.warm_up_it is None:
             object.__setattr__(self, "warm_up_it", min(500, self.train_steps // 20))
         if self.min_lr is None:
@@ -113,13 +108,13 @@ class TrainConfig:
             "batch_size", "gradient_accumulation_steps", "train_steps", "log_intervals", "val_interval", "val_batches",
             "save_intervals", "context_len",
         ):  # fmt: skip
-            self._check_range(name, 1, math.inf)
+            self.check_range(name, 1, math.inf)
         for name in ("warm_up_it", "keep_checkpoints", "max_lr", "min_lr", "weight_decay", "clip_grad_norm"):
-            self._check_range(name, 0, math.inf)
-        self._check_range("eps", 0, math.inf)
-        self._check_range("seed", 0, 2**63, below=True)
+            self.check_range(name, 0, math.inf)
+        self.check_range("eps", 0, math.inf)
+        self.check_range("seed", 0, 2**63, below=True)
         for name in ("beta1", "beta2"):
-            self._check_range(name, 0, 1, below=True)
+            self.check_range(name, 0, 1, below=True)
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise UsageError(f"max_minutes is {self.max_minutes}; allowed is any number above 0")
         if self.batch_size % self.gradient_accumulation_steps:
@@ -131,35 +126,12 @@ class TrainConfig:
             raise UsageError(f"min_lr {self.min_lr} is above max_lr {self.max_lr}")
         self.model_config(vocab_size=1)
 
-    def _check_types(self) -> None:
-        for spec in fields(self):
-            value, expected = getattr(self, spec.name), spec.metadata["type"]
-            if value is None and spec.default is None:
-                continue
-            if expected is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, spec.name, value := float(value))
-            if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-                raise UsageError(f"{spec.name} is {value!r}; it must be of type {expected.__name__}")
-            choices = spec.metadata["choices"]
-            if choices and value not in choices:
-                raise UsageError(f"{spec.name} is {value!r}; allowed are {', '.join(choices)}")
-
-    def _check_range(self, name: str, low: float, high: float, below: bool = False) -> None:
-        value = getattr(self, name)
-        if not (low <= value < high):
-            upper = f" and below {high}" if below else ""
-            raise UsageError(f"{name} is {value}; allowed is any finite number of at least {low}{upper}")
-
     def model_config(self, vocab_size: int) -> TransformerConfig:
         """The model's shape; `vocab_size` stands in where the setting is None."""
         values = {name: getattr(self, flag) for flag, name in MODEL_FIELDS.items()}
         if self.vocab_size is None:
             values["vocab_size"] = vocab_size
         return TransformerConfig(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and checkpoints."""
-        return asdict(self)
 
     @classmethod
     def inherited(cls, stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,15 +158,7 @@ def build_parser(config_class: type[TrainConfig] = TrainConfig) -> argparse.Argu
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    for spec in fields(config_class):
-        meta = spec.metadata
-        assert spec.default is not MISSING
-        default = spec.default if spec.default is not None else meta["shown"]
-        text = f"{meta['help']} (default: {default})".replace("%", "%%")
-        if meta["type"] is bool:
-            parser.add_argument(f"--{spec.name}", action="store_true", help=text)
-        else:
-            parser.add_argument(f"--{spec.name}", type=meta["type"], choices=meta["choices"] or None, help=text)
+    config_class.add_flags(parser)
     return parser
 
 
