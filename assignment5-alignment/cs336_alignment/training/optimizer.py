@@ -1,0 +1,34 @@
+"""AdamW over what is trained, and its learning-rate schedule."""
+
+from torch import nn
+
+from cs336_alignment.training.config import TrainingConfig
+from cs336_basics.optimizer import AdamW, get_cosine_lr
+from cs336_basics.trainer.trainer import decay_groups
+
+
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> AdamW:
+    """AdamW over the parameters that need a gradient: matrices decay; norms, biases and other vectors do not."""
+    groups = decay_groups(module, config.weight_decay)
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+
+
+def learning_rate(update: int, total_updates: int, config: TrainingConfig) -> float:
+    """The learning rate of an update: linear warm-up, then constant, half a cosine, or a line down to `min_lr`.
+
+    Args:
+        update: counted from 0.
+        total_updates: of the whole run.
+    """
+    position = update + 1  # the first update of a warm-up is not wasted on a rate of 0
+    if position < config.warmup_steps:
+        return config.lr * position / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    if config.schedule == "cosine":
+        return get_cosine_lr(position, config.lr, config.min_lr, config.warmup_steps, total_updates)
+    left = max(0, total_updates - position) / max(1, total_updates - config.warmup_steps)
+    return config.min_lr + left * (config.lr - config.min_lr)
