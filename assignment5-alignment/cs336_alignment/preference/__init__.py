@@ -1,0 +1,1 @@
+"""Learning from preferences: pairs of responses, direct preference optimization, the loss of a reward model."""

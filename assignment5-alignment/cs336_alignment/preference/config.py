@@ -1,0 +1,57 @@
+"""Settings that the programs which learn from pairs share."""
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from cs336_alignment.preference.data import Template
+from cs336_alignment.training.config import TrainingConfig
+from cs336_basics.command_line import UsageError
+from cs336_basics.settings import setting
+
+
+@dataclass(frozen=True)
+class PairConfig(TrainingConfig):
+    """Settings of a program that learns from preference pairs.
+
+    Raises:
+        UsageError: a value is out of range, or values do not go together.
+    """
+
+    data: str | None = setting(
+        None, "preference pairs: a .jsonl or .jsonl.gz file (HH's form, messages, or prompt, chosen, rejected), or a "
+        "folder of such files", type=str, shown="pairs of the arithmetic task made here",
+    )  # fmt: skip
+    valid_data: str | None = setting(
+        None, "validation pairs, in one of these forms", type=str, shown="val_pairs of the training pairs, set apart"
+    )
+    template: str = setting(
+        "auto", "where prompts go: `auto` puts the instructions of conversations into the Alpaca template",
+        choices=get_args(Template),
+    )  # fmt: skip
+    num_pairs: int = setting(4000, "pairs made of the default task, besides those for validation")
+    val_pairs: int = setting(200, "pairs for validation")
+    max_length: int = setting(1024, "longest prompt and response, in tokens; pairs with a longer one are left out")
+    batch_size: int = setting(64, "pairs per optimizer step")
+    num_epochs: int = setting(1, "passes over the training pairs")
+    num_steps: int | None = setting(
+        None, "optimizer steps, if not by num_epochs", type=int, shown="as many as num_epochs takes"
+    )
+    eval_batch_size: int = setting(32, "pairs per forward pass without gradients")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_pairs", "val_pairs", "batch_size", "num_epochs", "eval_batch_size"):
+            self.check_range(name, 1, math.inf)
+        self.check_range("max_length", 2, math.inf)
+        if self.num_steps is not None:
+            self.check_range("num_steps", 1, math.inf)
+        if self.gradient_accumulation_steps > self.batch_size:
+            raise UsageError(
+                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}; allowed are 1 to the batch_size, "
+                f"{self.batch_size}"
+            )
+
+    def steps_for(self, num_pairs: int) -> int:
+        """Optimizer steps of the run over so many training pairs."""
+        return self.num_steps or math.ceil(self.num_epochs * num_pairs / self.batch_size)
