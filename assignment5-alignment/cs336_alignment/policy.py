@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cs336_alignment.lora import apply_lora, merged_state_dict
-from cs336_alignment.training.config import DEFAULT_MODEL
+from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def resolve_model(model: str | os.PathLike) -> str:
-    """The folder or name behind a `--model` flag; `default` is made here at its first use.
+    """The folder or name behind a `--model` flag; `default` and `default-smoke` are made here at their first use.
 
     Raises:
         UsageError: it looks like a folder, and is none.
     """
-    if str(model) == DEFAULT_MODEL:
+    if str(model) in (DEFAULT_MODEL, SMOKE_MODEL):
         from cs336_alignment.default_task.base_model import ensure_default_model
 
-        return str(ensure_default_model())
+        return str(ensure_default_model(smoke=model == SMOKE_MODEL))
     if Path(model).exists() and not (Path(model) / "config.json").is_file():
         raise UsageError(f"model {model} is no Hugging Face model folder: it has no config.json")
     return str(model)

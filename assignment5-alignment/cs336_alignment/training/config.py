@@ -14,6 +14,8 @@ from cs336_basics.settings import Settings, setting
 
 CHECKPOINT_FOLDER = "checkpoints"
 DEFAULT_MODEL = "default"
+SMOKE_MODEL = "default-smoke"
+"""The default model of `--smoke`: smaller, and made in seconds."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class TrainingConfig(Settings):
     """Settings of a training run; each field's help text is its documentation (`--help` prints them all).
 
     Attributes:
-        SMOKE: what `--smoke` sets, unless given explicitly; each program has its own.
+        SMOKE: what `--smoke` sets beside the model, unless given explicitly; each program has its own.
 
     Raises:
         UsageError: a value is out of range, or values do not go together.
@@ -139,7 +141,7 @@ def config_from_settings(config_class: type[Config], given: Mapping[str, Any]) -
         UsageError: a setting is out of range, or the checkpoint cannot be resumed.
     """
     if "resume_ckp" not in given:
-        return config_class(**{**(config_class.SMOKE if given.get("smoke") else {}), **given})
+        return config_class(**{**({"model": SMOKE_MODEL, **config_class.SMOKE} if given.get("smoke") else {}), **given})
     if given["resume_ckp"] == "latest" and "out" not in given:
         raise UsageError("resume_ckp is latest, but of which run? give its folder with --out")
     folder = Path(given.get("out", "."), CHECKPOINT_FOLDER)
