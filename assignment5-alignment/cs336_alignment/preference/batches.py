@@ -65,20 +65,30 @@ def split_by_length(
     return np.array_split(indices[order], num_parts)
 
 
-def batches_by_length(pairs: Sequence[EncodedPair], batch_size: int, pad_id: int) -> Iterator[PairBatch]:
-    """All pairs once, in batches of similar lengths; a batch's `indices` say which they are."""
-    num_parts = -(-len(pairs) // batch_size)
-    for part in split_by_length(pairs, np.arange(len(pairs)), num_parts):
+def batches_by_length(
+    pairs: Sequence[EncodedPair], indices: Int[np.ndarray, " pairs"], batch_size: int, pad_id: int
+) -> Iterator[PairBatch]:
+    """The pairs of these indices in batches of similar lengths, at most `batch_size` in each."""
+    for part in split_by_length(pairs, indices, -(-len(indices) // batch_size)):
         yield pair_batch(pairs, part, pad_id)
 
 
 @dataclass(frozen=True)
 class PairSets:
-    """The pairs of a run, for training and for validation, as text and tokenized."""
+    """The pairs of a run.
 
-    train: list[EncodedPair]
-    valid: list[EncodedPair]
-    valid_text: list[PreferencePair]
+    Attributes:
+        pairs: first those for training, then those for validation; they are known by their index here.
+        num_train: how many are for training.
+    """
+
+    pairs: list[EncodedPair]
+    num_train: int
+
+    @property
+    def valid_indices(self) -> Int[np.ndarray, " pairs"]:
+        """The indices of those for validation."""
+        return np.arange(self.num_train, len(self.pairs))
 
 
 def load_pair_sets(config: PairConfig, tokenizer: PreTrainedTokenizerBase, say: Say = tqdm.write) -> PairSets:
@@ -110,11 +120,11 @@ def load_pair_sets(config: PairConfig, tokenizer: PreTrainedTokenizerBase, say: 
         train, valid = (
             [train[index] for index in sorted(part)] for part in (order[config.val_pairs :], order[: config.val_pairs])
         )
-    (train_ids, _), (valid_ids, valid_text) = (
+    encoded_train, encoded_valid = (
         _tokenize(pairs, tokenizer, config.max_length, name, say)
         for pairs, name in ((train, "training"), (valid, "validation"))
     )
-    return PairSets(train_ids, valid_ids, valid_text)
+    return PairSets(encoded_train + encoded_valid, len(encoded_train))
 
 
 def _read(path: str, config: PairConfig, say: Say) -> list[PreferencePair]:
@@ -126,12 +136,11 @@ def _read(path: str, config: PairConfig, say: Say) -> list[PreferencePair]:
 
 def _tokenize(
     pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, max_length: int, name: str, say: Say
-) -> tuple[list[EncodedPair], list[PreferencePair]]:
+) -> list[EncodedPair]:
     bar = tqdm(pairs, desc=f"tokenizing {name} pairs", unit="pair", disable=len(pairs) < 10_000)
-    encoded = [(encode_pair(tokenizer, pair), pair) for pair in bar]
-    kept = [(ids, pair) for ids, pair in encoded if ids.length <= max_length]
+    kept = [encoded for pair in bar if (encoded := encode_pair(tokenizer, pair)).length <= max_length]
     if len(kept) < len(pairs):
         say(f"{len(pairs) - len(kept):,} {name} pairs left out: longer than max_length, {max_length} tokens")
     if not kept:
         raise UsageError(f"max_length is {max_length}, but each of the {len(pairs)} {name} pairs is longer")
-    return [ids for ids, _ in kept], [pair for _, pair in kept]
+    return kept

@@ -54,9 +54,10 @@ class TrainingConfig(Settings):
     min_lr: float = setting(0.0, "learning rate at the end of a cosine or linear schedule")
     schedule: str = setting("constant", "learning rate after the warm-up", choices=("constant", "cosine", "linear"))
     warmup_steps: int = setting(0, "optimizer steps of linear warm-up")
+    optimizer: str = setting("adamw", "what turns gradients into steps", choices=("adamw", "rmsprop"))
     beta1: float = setting(0.9, "AdamW's decay of the first moment")
-    beta2: float = setting(0.95, "AdamW's decay of the second moment")
-    eps: float = setting(1e-8, "AdamW's addend to the denominator")
+    beta2: float = setting(0.95, "decay of the second moment; RMSprop's alpha")
+    eps: float = setting(1e-8, "addend to the optimizer's denominator")
     weight_decay: float = setting(0.0, "AdamW's decay of matrices (norms and biases are not decayed)")
     max_grad_norm: float = setting(1.0, "largest global L2 norm of the gradient; 0 for no clipping")
     gradient_accumulation_steps: int = setting(1, "microbatches a batch is split into, to save memory")
@@ -97,6 +98,10 @@ class TrainingConfig(Settings):
         for name in ("beta1", "beta2", "lora_dropout"):
             self.check_range(name, 0, 1, below=True)
         self.check_range("seed", 0, 2**63, below=True)
+        if self.optimizer == "rmsprop" and self.weight_decay:
+            raise UsageError(
+                f"weight_decay is {self.weight_decay}, which the optimizer rmsprop has not; use adamw, or 0"
+            )
         if self.min_lr > self.lr:
             raise UsageError(f"min_lr {self.min_lr} is above lr {self.lr}")
 

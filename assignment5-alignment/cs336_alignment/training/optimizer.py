@@ -1,18 +1,26 @@
-"""AdamW over what is trained, and its learning-rate schedule."""
+"""The optimizer over what is trained, and its learning-rate schedule."""
 
+import torch
 from torch import nn
 
 from cs336_alignment.training.config import TrainingConfig
+from cs336_alignment.training.rmsprop import RMSprop
 from cs336_basics.optimizer import AdamW, get_cosine_lr
 from cs336_basics.trainer.trainer import decay_groups
 
 
-def make_optimizer(module: nn.Module, config: TrainingConfig) -> AdamW:
-    """AdamW over the parameters that need a gradient: matrices decay; norms, biases and other vectors do not."""
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that need a gradient.
+
+    Under AdamW matrices decay; norms, biases and other vectors do not.
+    """
     groups = decay_groups(module, config.weight_decay)
     for group in groups:
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     groups = [group for group in groups if group["params"]]
+    if config.optimizer == "rmsprop":
+        # Groups differ in their decay alone, which RMSprop has not.
+        return RMSprop([p for group in groups for p in group["params"]], config.lr, config.beta2, config.eps)
     return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
 
 
