@@ -61,7 +61,7 @@ class LoRALinear(nn.Module):
         """W + (alpha / r) B A, in the weight's data type, rounded once.
 
         Args:
-            weight: the whole W, where the layer itself holds only a part of it; None takes the layer's.
+            weight: W, if this layer holds only a part of it; None takes the layer's.
         """
         weight = self.weight if weight is None else weight
         change = self.scale * (self.lora_b @ self.lora_a)

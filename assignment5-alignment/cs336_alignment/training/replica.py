@@ -27,6 +27,7 @@ class Replica:
 
     Attributes:
         module: as given: for its weights, for generation, for saving.
+        wrapped: the module in what spreads it over processes: where rollout engines read whole weights.
         forward: what a training forward pass calls with the module's arguments; compiled or wrapped as needed.
         optimizer: over this process's trained parameters.
         rank, world_size: this process, and how many share a batch.
@@ -35,7 +36,7 @@ class Replica:
     rank, world_size = 0, 1
 
     def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
-        self.module = module
+        self.module = self.wrapped = module
         # With shapes that are dynamic from the start, the code does not depend on the shapes seen before.
         self.forward: nn.Module = torch.compile(module, dynamic=True) if config.compile else module
         self.optimizer: torch.optim.Optimizer = make_optimizer(module, config)
@@ -76,6 +77,10 @@ class Replica:
         """Whether any process says so."""
         return flag
 
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes, one behind the other, in every process."""
+        return values
+
     def trained_state(self) -> dict[str, Tensor]:
         """The trained parameters (with LoRA: the adapters) and buffers of the whole module, by name."""
         # A tied weight has two names in the state dict.
@@ -94,6 +99,9 @@ class Replica:
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Take over the moments that `optimizer_state` returned; settings given anew stay."""
         settings = [dict(group) for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state)
+        self._load_moments(state)
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
             group.update({name: value for name, value in setting.items() if name != "params"})
+
+    def _load_moments(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)

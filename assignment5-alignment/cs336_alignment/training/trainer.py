@@ -18,7 +18,7 @@ from cs336_alignment.policy import save_policy
 from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.optimizer import learning_rate
 from cs336_alignment.training.replica import Replica
-from cs336_alignment.training.update import Metrics, Microbatch, UpdateOutcome, update
+from cs336_alignment.training.update import Metrics, Microbatch, UpdateOutcome, autocast_to, update
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.check_pointing import read_checkpoint
 from cs336_basics.command_line import UsageError
@@ -101,6 +101,10 @@ class Trainer(ABC):
     def seconds(self) -> float:
         """Wall-clock seconds of the run so far, time before resuming included."""
         return self._seconds_before + time.perf_counter() - self._started
+
+    def autocast(self) -> torch.autocast:
+        """The context of forward passes, evaluations included."""
+        return autocast_to(self.config.autocast, self.device)
 
     def update(
         self,

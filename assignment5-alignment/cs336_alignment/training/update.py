@@ -36,6 +36,11 @@ class UpdateOutcome:
     metrics: dict[str, float]
 
 
+def autocast_to(name: str, device: torch.device) -> torch.autocast:
+    """The context in which matrix products have the type `name`; "none" leaves them in the weights' type."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16")
+
+
 def update(
     replica: Replica,
     microbatches: Sequence[Microbatch],
@@ -63,7 +68,7 @@ def update(
     sums: dict[str, Tensor | float] = {}
     for index, microbatch in enumerate(microbatches):
         with replica.microbatch(is_last=index == len(microbatches) - 1):
-            with torch.autocast(replica.device.type, torch.bfloat16, enabled=autocast == "bfloat16"):
+            with autocast_to(autocast, replica.device):
                 loss, metrics = loss_share(microbatch)
             loss.backward()
         total += loss.detach()
