@@ -22,7 +22,7 @@ def r1_zero_reward_fn(response: str, ground_truth: GroundTruth, fast: bool = Tru
         response: what the model wrote after the prompt's `<think>`.
         ground_truth: the right answer, or several of which each is right.
         fast: only compare as `cs336_alignment.grading.equivalence` does, in this process within milliseconds; else ask
-            math-verify as well where that says no, in a worker process with a time limit.
+            math-verify as well where that cannot decide, in a worker process with a time limit.
 
     Returns:
         `format_reward`, `answer_reward` and `reward` (that of the answer), each 0.0 or 1.0. An answer counts only in

@@ -139,7 +139,7 @@ def _read_one(tokens: list[str]) -> Form:
         return _read_matrix(tokens[1:-1])
     if is_bracketed(tokens):
         inner = [part for part in split_top_level(tokens[1:-1], _SEPARATORS) if part]
-        if tokens[0] == r"\{" and inner:
+        if inner and (tokens[0] == r"\{" or (tokens[0] == "{" and len(inner) > 1)):
             return Listing(_with_signs_resolved(inner), is_set=True)
         if len(inner) > 1 and len(inner) <= MAX_ITEMS and tokens[0] in ("(", "[", r"\langle"):
             angular = tokens[0] == r"\langle"

@@ -24,6 +24,7 @@ from cs336_alignment.grading.answer_form import (
     Union,
     read_answer,
 )
+from cs336_alignment.grading.evaluate import Undefined
 from cs336_alignment.grading.expression import Node
 from cs336_alignment.grading.identity import nodes_equal
 from cs336_alignment.grading.notation import MAX_LENGTH, normalize_notation
@@ -34,16 +35,22 @@ from cs336_alignment.grading.units import units_differ
 _CHOICE = re.compile(r"[({\[]?\s*([A-Z])\s*[)}\]]?\s*[.:]?")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _WORD = re.compile(r"[^\W\d_]{3}")
 
 
 def answers_equal(answer: str, gold: str) -> bool:
-    """Whether `answer` is the answer `gold`, by text or by value. Symmetric but for the reading of thousands.
+    """Whether `answer` is the answer `gold`, by text or by value; what cannot be read or has no value is not.
 
     Args:
         answer: what was extracted from a response; any string.
         gold: the right answer; any string.
     """
+    return bool(compare_answers(answer, gold))
+
+
+def compare_answers(answer: str, gold: str) -> bool | None:
+    """Like `answers_equal`, but None where the two are mathematics of a kind that is not read or evaluated here."""
     if not answer.strip() or not gold.strip():
         return False
     if max(len(answer), len(gold)) > MAX_LENGTH:
@@ -51,18 +58,17 @@ def answers_equal(answer: str, gold: str) -> bool:
     answer_text, gold_text = canonical_text(answer), canonical_text(gold)
     if answer_text == gold_text:
         return bool(gold_text)
-    choice = _CHOICE.fullmatch(gold_text)
-    if choice and len(gold_text) > 1:  # the gold answer is (C), not the variable C
-        chosen = _CHOICE.fullmatch(answer_text)
-        return chosen is not None and chosen[1] == choice[1]
+    choices = [_CHOICE.fullmatch(text) for text in (answer_text, gold_text)]
+    if all(choices):  # (C) and C.
+        return choices[0][1] == choices[1][1]
     try:
         gold_form = read_answer(gold)
         answer_form = read_answer(answer)
-        if isinstance(gold_form, Listing) and not isinstance(answer_form, Listing):
-            answer_form = read_answer(answer, join_thousands=False)
+        if isinstance(gold_form, Listing) != isinstance(answer_form, Listing):  # 100,200 may be two numbers
+            gold_form, answer_form = read_answer(gold, join_thousands=False), read_answer(answer, join_thousands=False)
         return forms_equal(answer_form, gold_form)
-    except NotMathematics:
-        return False
+    except (NotMathematics, Undefined):
+        return None
 
 
 def canonical_text(answer: str) -> str:
@@ -70,7 +76,7 @@ def canonical_text(answer: str) -> str:
     text = _TEXT.sub(r"\1", normalize_notation(answer)).strip().rstrip(".")
     if _WORD.search(text):
         text = _ARTICLE.sub("", text).casefold()
-    return "".join(text.split())
+    return _SPACE.sub("", text)
 
 
 def forms_equal(a: Form, b: Form) -> bool:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from cs336_alignment.grading.equivalence import answers_equal
+from cs336_alignment.grading.equivalence import compare_answers
 from cs336_alignment.grading.extraction import boxed_answer
+from cs336_alignment.grading.symbolic import symbolically_equal
 
 
 def is_correct(answer: str, ground_truth: str | int | float | Sequence[str | int | float], fast: bool = True) -> bool:
@@ -12,8 +13,14 @@ def is_correct(answer: str, ground_truth: str | int | float | Sequence[str | int
     Args:
         answer: what was extracted from a response; any string.
         ground_truth: the right answer, or the alternatives; a string may hold its answer in a box.
-        fast: stop at what `answers_equal` decides; else math-verify is asked where that says no.
+        fast: count as wrong what `compare_answers` cannot decide; else math-verify decides it, in a process with a
+            time limit. Where `compare_answers` does decide, math-verify is not asked: it takes east for seat, 1, 1
+            for 1 and 52_8 for 52_9.
     """
     alternatives = [ground_truth] if isinstance(ground_truth, str | int | float) else list(ground_truth)
     golds = [boxed_answer(str(gold)) or str(gold) for gold in alternatives]
-    return any(answers_equal(answer, gold) for gold in golds)
+    verdicts = [compare_answers(answer, gold) for gold in golds]
+    if fast or any(verdicts):
+        return any(verdicts)
+    undecided = [gold for gold, verdict in zip(golds, verdicts, strict=True) if verdict is None]
+    return any(symbolically_equal(answer, gold) for gold in undecided)

@@ -18,23 +18,26 @@ FLOAT_TOLERANCE = 1e-11
 """Relative difference, and absolute one below 1, that rounding of floats may cause."""
 NUM_POINTS = 5
 MIN_POINTS = 2
-"""At fewer points where both are defined, two expressions are not taken for equal."""
+"""At fewer points where both are defined, two expressions are not compared."""
 
 
 def nodes_equal(a: Node, b: Node) -> bool:
-    """Whether two expressions have the same value wherever both are tried."""
+    """Whether two expressions have the same value wherever both are tried.
+
+    Raises:
+        Undefined: if they have no value, or at fewer than `MIN_POINTS` points.
+    """
     names = symbols(a) | symbols(b)
     if not names:
         return _constants_equal(a, b)
     pairs = values_at_points(a, b, names)
-    return len(pairs) >= MIN_POINTS and all(values_equal(x, y) for x, y in pairs)
+    if len(pairs) < MIN_POINTS:
+        raise Undefined("defined at too few points")
+    return all(values_equal(x, y) for x, y in pairs)
 
 
 def _constants_equal(a: Node, b: Node) -> bool:
-    try:
-        x, y = evaluate(a, {}), evaluate(b, {})
-    except Undefined:
-        return False
+    x, y = evaluate(a, {}), evaluate(b, {})
     if values_equal(x, y):
         return True
     for decimal, exact, exact_value in ((a, b, y), (b, a, x)):

@@ -16,32 +16,12 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _ALIASES = {"<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\cdot": "*", r"\times": "*", r"\div": "/"}
-FUNCTIONS = frozenset(
-    [
-        "sqrt",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "log",
-        "ln",
-        "exp",
-        "abs",
-        "floor",
-        "ceil",
-    ]
-)
-_CONSTANTS_AND_LETTERS = frozenset(
-    ["pi", "infty", "alpha", "beta", "gamma", "delta", "theta", "lambda", "omega", "phi"]
-)
+FUNCTIONS = {
+    "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "log", "ln",
+    "exp", "abs", "floor", "ceil",
+}  # fmt: skip
+_CONSTANTS_AND_LETTERS = {"pi", "infty", "alpha", "beta", "gamma", "delta", "theta", "lambda", "omega", "phi"}
+_SHORT_WORDS = {"no", "on", "or", "is"}
 _LONG_FUNCTIONS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "infinity": "infty", "inf": "infty"}
 
 
@@ -75,7 +55,7 @@ def _letter_tokens(letters: str) -> Iterator[str]:
     name = _LONG_FUNCTIONS.get(letters.lower(), letters.lower())
     if name in FUNCTIONS or name in _CONSTANTS_AND_LETTERS:
         yield "\\" + name
-    elif len(letters) <= 2 or not set(letters.lower()) & set("aeiou"):
+    elif letters.lower() not in _SHORT_WORDS and (len(letters) <= 2 or not set(letters.lower()) & set("aeiou")):
         yield from letters
     else:
         yield '"' + letters

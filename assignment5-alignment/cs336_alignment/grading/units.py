@@ -65,7 +65,8 @@ def split_unit(text: str) -> tuple[str, str]:
     if not match or not _STARTS_LIKE_A_QUANTITY.match(rest[: match.start()]):
         return text, ""
     words = match[1] if in_text else match.group()
-    if not in_text and not _reads_as_unit(words):
+    stands_apart = rest[: match.start()].endswith(" ")
+    if not in_text and not (_reads_as_unit(words) and (stands_apart or len(words) > 1)):
         return text, ""
     return rest[: match.start()].rstrip(), _canonical(words, power)
 
