@@ -6,8 +6,8 @@ For one position's logits z, label y, p = softmax(z) and L = logsumexp(z):
     H = L - sum_j p_j z_j             d H / dz        = -p (log p + H)
 
 Autograd would keep the log-softmax beside the logits and make more copies for the gradients. Here a custom function
-keeps the logits and L; its backward pass works block by block of positions. The logits of a model, which nobody else
-reads, are overwritten by their own gradient.
+keeps the logits and L; its backward pass works block by block of positions. Logits that came out of an output head, a
+linear layer which does not need them again, are overwritten by their own gradient.
 """
 
 from collections.abc import Iterator
@@ -123,41 +123,26 @@ def body_and_head(model: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Mod
     return None
 
 
-def _from_logits(
-    model_output: Any, labels: Tensor, return_token_entropy: bool
-) -> tuple[Float[Tensor, "batch seq"], Float[Tensor, "batch seq"] | None]:
-    logits = model_output.logits
-    if logits.shape[:-1] != labels.shape:
-        raise UsageError(
-            f"the model's logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}; allowed are labels of "
-            "the shape of input_ids"
-        )
-    results = _LogProbsAndEntropy.apply(
-        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), return_token_entropy, True
-    )
-    return tuple(None if result is None else result.view(labels.shape) for result in results)
-
-
 def _from_hidden_states(
     hidden: Float[Tensor, "tokens d_model"],
     head: torch.nn.Module,
     labels: Int[Tensor, " tokens"],
-    return_token_entropy: bool,
+    with_entropy: bool,
     chunk_tokens: int | None,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"] | None]:
     """The head and what follows, `chunk_tokens` at a time; each chunk's logits are made again in its backward pass."""
 
     def of_chunk(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        return _LogProbsAndEntropy.apply(head(hidden), labels, return_token_entropy, True)
+        return _LogProbsAndEntropy.apply(head(hidden), labels, with_entropy, True)
 
     if chunk_tokens is None or not len(hidden):
         return of_chunk(hidden, labels)
     chunks = [
-        checkpoint(of_chunk, *pair, use_reentrant=False)
+        checkpoint(of_chunk, *pair, use_reentrant=False, preserve_rng_state=False)
         for pair in zip(hidden.split(chunk_tokens), labels.split(chunk_tokens), strict=True)
     ]
     log_probs, entropies = zip(*chunks, strict=True)
-    return torch.cat(log_probs), torch.cat(entropies) if return_token_entropy else None
+    return torch.cat(log_probs), torch.cat(entropies) if with_entropy else None
 
 
 def get_response_log_probs(
@@ -199,24 +184,29 @@ def get_response_log_probs(
             f"input_ids {tuple(input_ids.shape)}, labels {tuple(labels.shape)} and response_mask {mask_shape} must "
             "have one shape (batch, seq)"
         )
-    parts = body_and_head(model) if response_mask is not None or chunk_tokens is not None else None
+    parts = body_and_head(model)
     if chunk_tokens is not None and parts is None:
         raise UsageError(
             f"chunk_tokens is {chunk_tokens}, but {type(model).__name__} is not known to compute its logits by a plain "
             f"output head; leave chunk_tokens out, or use a model of type {', '.join(sorted(PLAIN_HEADS))}"
         )
+
+    def select(tensor: Tensor) -> Tensor:
+        return tensor.flatten(0, 1) if response_mask is None else tensor[response_mask]
+
     if parts is None:
-        log_probs, entropy = _from_logits(model(input_ids), labels, return_token_entropy)
-        if response_mask is not None:
-            log_probs = torch.where(response_mask, log_probs, 0)
-            entropy = None if entropy is None else torch.where(response_mask, entropy, 0)
+        results = _LogProbsAndEntropy.apply(
+            select(model(input_ids).logits), select(labels), return_token_entropy, False
+        )
     else:
         body, head = parts
-        hidden = body(input_ids).last_hidden_state
-        where = torch.ones_like(labels, dtype=torch.bool) if response_mask is None else response_mask
-        results = _from_hidden_states(hidden[where], head, labels[where], return_token_entropy, chunk_tokens)
+        hidden = select(body(input_ids).last_hidden_state)
+        results = _from_hidden_states(hidden, head, select(labels), return_token_entropy, chunk_tokens)
+    if response_mask is None:
+        log_probs, entropy = (None if result is None else result.view(labels.shape) for result in results)
+    else:
         log_probs, entropy = (
-            None if result is None else result.new_zeros(labels.shape).masked_scatter(where, result)
+            None if result is None else result.new_zeros(labels.shape).masked_scatter(response_mask, result)
             for result in results
         )
     scored = {"log_probs": log_probs}

@@ -78,9 +78,12 @@ def compute_group_normalized_rewards(
         )
     if advantage_normalizer == "std" and group_size == 1:
         raise UsageError("group_size is 1, and a standard deviation needs at least 2; use another advantage_normalizer")
-    advantages = groups - groups.mean(dim=1, keepdim=True) if baseline == "mean" else groups
+    # Counted from the group's first reward, equal rewards are exactly 0; their own mean may differ from them in the
+    # last digit, which the tiny divisor of such a group would blow up.
+    shifted = groups - groups[:, :1]
+    advantages = shifted - shifted.mean(dim=1, keepdim=True) if baseline == "mean" else groups
     if advantage_normalizer == "std":
-        advantages = advantages / (groups.std(dim=1, keepdim=True) + advantage_eps)
+        advantages = advantages / (shifted.std(dim=1, keepdim=True) + advantage_eps)
     elif advantage_normalizer == "mean":
         advantages = advantages / (groups.mean(dim=1, keepdim=True) + advantage_eps)
     advantages = advantages.reshape(-1)

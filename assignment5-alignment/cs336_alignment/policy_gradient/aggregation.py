@@ -10,6 +10,7 @@ With B sequences, of which sequence i has T_i response tokens of loss l_it:
 
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -64,6 +65,7 @@ def token_weights(
     num_tokens: int | Tensor,
     loss_normalization: LossNormalization = "sequence",
     normalization_constant: float | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "microbatch seq"]:
     """How much each token's loss counts in the loss of a whole batch, of which these rows are a part.
 
@@ -73,15 +75,16 @@ def token_weights(
     Args:
         mask: of the microbatch.
         num_sequences, num_tokens: of the whole batch; B and sum_i T_i in the module's table.
+        dtype: of the weights.
 
     Returns:
-        Weights in fp32, 0 outside the mask.
+        Weights, 0 outside the mask.
 
     Raises:
         UsageError: the normalization is unknown, or lacks its constant.
     """
     check_normalization(loss_normalization, normalization_constant)
-    ones = mask.float()
+    ones = mask.to(dtype)
     if loss_normalization == "sequence":
         return ones / (ones.sum(dim=1, keepdim=True).clamp(min=1) * num_sequences)
     return ones / (num_tokens if loss_normalization == "token" else normalization_constant)

@@ -88,6 +88,7 @@ class PolicyGradientLoss:
     Attributes:
         kl_coefficient: how much the KL estimate counts; 0 leaves it out of the loss.
         chunk_tokens: tokens for which the output head is computed at once, see `get_response_log_probs`.
+        on_policy: a batch without `old_log_probs` was written by the policy as it is: its own are the old ones.
     """
 
     importance_reweighting_method: ImportanceReweighting = "none"
@@ -98,6 +99,7 @@ class PolicyGradientLoss:
     kl_coefficient: float = 0.0
     kl_estimator: KLEstimator = "k3"
     chunk_tokens: int | None = None
+    on_policy: bool = False
 
     def share(
         self, model: torch.nn.Module, microbatch: RolloutBatch, num_sequences: int, num_tokens: int | Tensor
@@ -117,13 +119,15 @@ class PolicyGradientLoss:
             UsageError: the loss is unknown, or lacks what it needs.
         """
         mask = microbatch.response_mask
-        weights = token_weights(mask, num_sequences, num_tokens, self.loss_normalization, self.normalization_constant)
         scored = get_response_log_probs(
             model, microbatch.input_ids, microbatch.labels, True, response_mask=mask, chunk_tokens=self.chunk_tokens
         )
+        old = microbatch.old_log_probs
+        if old is None and self.on_policy:
+            old = scored["log_probs"].detach()
         per_token, metadata = compute_policy_gradient_loss(
-            microbatch.advantages, scored["log_probs"], self.importance_reweighting_method, microbatch.old_log_probs,
-            self.cliprange, mask, cliprange_high=self.cliprange_high,
+            microbatch.advantages, scored["log_probs"], self.importance_reweighting_method, old, self.cliprange, mask,
+            cliprange_high=self.cliprange_high,
         )  # fmt: skip
         values = {
             "token_entropy": scored["token_entropy"],
@@ -135,6 +139,9 @@ class PolicyGradientLoss:
             values["kl"] = kl.detach()
         elif self.kl_coefficient:
             raise UsageError(f"kl_coefficient is {self.kl_coefficient}, which needs reference_log_probs")
+        weights = token_weights(
+            mask, num_sequences, num_tokens, self.loss_normalization, self.normalization_constant, per_token.dtype
+        )
         return (
             torch.where(mask, per_token * weights, 0).sum(),
             {name: torch.where(mask, value, 0).sum() / num_tokens for name, value in values.items()},

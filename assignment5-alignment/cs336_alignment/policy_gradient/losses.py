@@ -34,14 +34,15 @@ LOSS_TYPES = ("no_baseline", "reinforce_with_baseline", "grpo_clip", "grpo_no_cl
 Metadata = dict[str, Tensor]
 
 
-def _per_row(values: Tensor, log_probs: Tensor, name: str) -> Float[Tensor, "batch 1"]:
-    """One number per response, (batch,) or (batch, 1), to stand beside (batch, seq)."""
-    if values.shape not in ((len(log_probs),), (len(log_probs), 1)):
+def _beside(log_probs: Tensor, values: Tensor, name: str) -> Float[Tensor, "batch ..."]:
+    """One number per response, or per token, as a constant to stand beside (batch, seq)."""
+    batch, seq = log_probs.shape
+    if values.shape not in ((batch,), (batch, 1), (batch, seq)):
         raise UsageError(
-            f"{name} of shape {tuple(values.shape)} do not fit log-probabilities {tuple(log_probs.shape)}; allowed is "
-            f"one per row, ({len(log_probs)},) or ({len(log_probs)}, 1)"
+            f"{name} of shape {tuple(values.shape)} do not fit log-probabilities {(batch, seq)}; allowed is one per "
+            f"row, ({batch},) or ({batch}, 1), or one per token"
         )
-    return values.reshape(-1, 1)
+    return values.detach().reshape(batch, -1)
 
 
 def _log_ratio(policy_log_probs: Tensor, old_log_probs: Tensor | None) -> Float[Tensor, "batch seq"]:
@@ -86,8 +87,7 @@ def compute_naive_policy_gradient_loss(
     Raises:
         UsageError: the shapes do not fit.
     """
-    weights = _per_row(raw_rewards_or_advantages, policy_log_probs, "rewards or advantages")
-    return -weights.detach() * policy_log_probs
+    return -_beside(policy_log_probs, raw_rewards_or_advantages, "rewards or advantages") * policy_log_probs
 
 
 def compute_grpo_no_clip_loss(
@@ -100,7 +100,7 @@ def compute_grpo_no_clip_loss(
     Raises:
         UsageError: the shapes do not fit, or `old_log_probs` is None.
     """
-    return -_per_row(advantages, policy_log_probs, "advantages") * _log_ratio(policy_log_probs, old_log_probs).exp()
+    return -_beside(policy_log_probs, advantages, "advantages") * _log_ratio(policy_log_probs, old_log_probs).exp()
 
 
 def compute_grpo_clip_loss(
@@ -125,7 +125,7 @@ def compute_grpo_clip_loss(
         UsageError: the shapes do not fit, or a clip range or `old_log_probs` is missing.
     """
     ratio = _log_ratio(policy_log_probs, old_log_probs).exp()
-    advantages = _per_row(advantages, policy_log_probs, "advantages")
+    advantages = _beside(policy_log_probs, advantages, "advantages")
     loss, clipped = _clipped_surrogate(ratio, advantages, cliprange, cliprange_high)
     return loss, _clip_metadata(clipped, response_mask)
 
@@ -150,7 +150,7 @@ def compute_gspo_loss(
         raise UsageError("response_mask is None; the ratio of a whole response needs it")
     total = masked_normalize(_log_ratio(policy_log_probs, old_log_probs), response_mask, dim=1)
     log_ratio = total / response_mask.sum(dim=1).clamp(min=1)
-    advantages = _per_row(advantages, policy_log_probs, "advantages")
+    advantages = _beside(policy_log_probs, advantages, "advantages")
     loss, clipped = _clipped_surrogate(log_ratio.exp().unsqueeze(1), advantages, cliprange, cliprange_high)
     shape = policy_log_probs.shape
     return loss.expand(shape), _clip_metadata(clipped.expand(shape), response_mask)
@@ -177,7 +177,7 @@ def compute_cispo_loss(
     with torch.no_grad():
         ratio = _log_ratio(policy_log_probs, old_log_probs).exp()
         weight = _clip(ratio, cliprange, cliprange_high)
-    loss = -weight * _per_row(advantages, policy_log_probs, "advantages") * policy_log_probs
+    loss = -weight * _beside(policy_log_probs, advantages, "advantages") * policy_log_probs
     return loss, _clip_metadata(weight != ratio, response_mask)
 
 
