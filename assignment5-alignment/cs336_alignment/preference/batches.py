@@ -42,15 +42,21 @@ class PairBatch:
         return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.indices)
 
 
+def padded_rows(texts: Sequence[Sequence[int]], pad_id: int) -> tuple[Int[Tensor, "rows tokens"], Int[Tensor, " rows"]]:
+    """Token ids as rows padded on the right, and the length of each."""
+    lengths = torch.tensor([len(ids) for ids in texts])
+    input_ids = torch.full((len(texts), int(lengths.max())), pad_id, dtype=torch.long)
+    for row, ids in enumerate(texts):
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+    return input_ids, lengths
+
+
 def pair_batch(pairs: Sequence[EncodedPair], indices: Int[np.ndarray, " pairs"], pad_id: int) -> PairBatch:
     """The pairs of these indices as one batch."""
     chosen = [(pairs[index].chosen, pairs[index].response_start) for index in indices]
     rejected = [(pairs[index].rejected, pairs[index].response_start) for index in indices]
     rows = chosen + rejected
-    lengths = torch.tensor([len(ids) for ids, _ in rows])
-    input_ids = torch.full((len(rows), int(lengths.max())), pad_id, dtype=torch.long)
-    for row, (ids, _) in enumerate(rows):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
+    input_ids, lengths = padded_rows([ids for ids, _ in rows], pad_id)
     starts = torch.tensor([max(start, 1) for _, start in rows])
     places = torch.arange(input_ids.shape[1])
     mask = (places >= starts[:, None]) & (places < lengths[:, None])

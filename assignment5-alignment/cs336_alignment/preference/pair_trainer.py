@@ -60,13 +60,15 @@ class PairTrainer(Trainer):
 
     @torch.no_grad()
     def validate(self) -> dict[str, PairValues]:
-        """Every value of `pair_losses`, and "loss", for the validation pairs, in an order of its own; on the CPU."""
-        config, collected = self.config, []
+        """Every value of `pair_losses`, and "loss", for the validation pairs, in their order; on the CPU."""
+        config, collected, indices = self.config, [], []
         for batch in batches_by_length(self.pairs.pairs, self.pairs.valid_indices, config.eval_batch_size, self.pad_id):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
                 losses, values = self.pair_losses(batch.to(self.device))
             collected.append({"loss": losses, **values})
-        return {name: torch.cat([values[name].float().cpu() for values in collected]) for name in collected[0]}
+            indices.append(torch.from_numpy(batch.indices))
+        order = torch.cat(indices).argsort()
+        return {name: torch.cat([values[name].float().cpu() for values in collected])[order] for name in collected[0]}
 
     def evaluate(self) -> dict[str, float]:
         metrics = {f"val_{name}": values.mean().item() for name, values in self.validate().items()}

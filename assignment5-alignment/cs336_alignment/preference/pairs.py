@@ -34,11 +34,13 @@ class EncodedPair:
         chosen, rejected: prompt and response, ended by EOS.
         response_start: index of the first token of the responses. The tokens before it are the prompt's, the same in
             both; where a tokenizer merges the prompt's end with a response's beginning, it lies before that token.
+        source: of the pair.
     """
 
     chosen: list[int]
     rejected: list[int]
     response_start: int
+    source: str = ""
 
     @property
     def length(self) -> int:
@@ -57,7 +59,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: PreferencePair) -> Enc
     prompt = tokenizer(pair.prompt)["input_ids"]
     chosen, rejected = (encode_response(tokenizer, pair.prompt, text) for text in (pair.chosen, pair.rejected))
     in_step = takewhile(lambda tokens: len(set(tokens)) == 1, zip(prompt, chosen, rejected, strict=False))
-    return EncodedPair(chosen, rejected, len(list(in_step)))
+    return EncodedPair(chosen, rejected, len(list(in_step)), pair.source)
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> list[int]:
