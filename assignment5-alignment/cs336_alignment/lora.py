@@ -8,6 +8,7 @@ weight's own name: a model with adapters has the base model's names and `lora_a`
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import safetensors.torch
@@ -92,7 +93,7 @@ def apply_lora(
         The number of layers with adapters.
 
     Raises:
-        UsageError: the rank is not above 0, no layer fits, or the model has adapters already.
+        UsageError: the rank is not above 0, no layer fits, one shares its weight, or the model has adapters already.
     """
     if rank < 1:
         raise UsageError(f"lora_rank is {rank}; allowed is any whole number of at least 1")
@@ -108,6 +109,9 @@ def apply_lora(
             {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         )
         raise UsageError(f"lora_targets {', '.join(targets)} fits no layer; this model has {', '.join(linear)}")
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    if tied := [name for name, base in found if uses[id(base.weight)] > 1]:
+        raise UsageError(f"lora_targets has {tied[0]}, whose weight is tied to another layer's; leave it out")
     model.requires_grad_(False)
     for name, base in found:
         _put(model, name, LoRALinear(base, rank, alpha, dropout).train(base.training))
