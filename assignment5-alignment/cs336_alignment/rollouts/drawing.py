@@ -6,6 +6,8 @@ is enough: the drawn token is where the cumulated probabilities pass it (inversi
 
 import hashlib
 import secrets
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,10 +27,25 @@ def uniform_numbers(seed: int, prompt: str, sample: int, count: int) -> Float[np
         sample: number of the response among those to this prompt.
         count: how many numbers.
     """
-    key = hashlib.blake2b(f"{seed} {sample} {prompt}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    generator = np.random.Generator(np.random.Philox(key=_hash(seed, sample, prompt, 16)))
     # 23 bits: in float32 the product with any sum stays below that sum.
     return generator.integers(2**23, size=count, dtype=np.uint32) * 2.0**-23
+
+
+def request_seeds(prompts: Sequence[str], parameters: SamplingParameters) -> list[int]:
+    """For engines that take a seed per prompt: unlike ones, also for a prompt that comes again."""
+    seed = seed_of(parameters)
+    seen: Counter[str] = Counter()
+    seeds = []
+    for prompt in prompts:
+        seeds.append(_hash(seed, seen[prompt], prompt, 7))  # room for the numbers of the samples that they are added to
+        seen[prompt] += 1
+    return seeds
+
+
+def _hash(seed: int, number: int, prompt: str, size: int) -> int:
+    text = f"{seed} {number} {prompt}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=size).digest(), "little")
 
 
 def seed_of(parameters: SamplingParameters) -> int:

