@@ -200,6 +200,16 @@ def test_the_first_step_on_fresh_rollouts_is_reinforce(model, method):
     assert_same(updated.parameters(), run(model)[0].parameters(), 1e-7)
 
 
+def test_a_batch_of_the_policy_as_it_is_needs_no_old_log_probs(model):
+    tokens = tokenize_prompt_and_output(rollouts()["repeated_prompts"], RESPONSES[:6], tiny_tokenizer())
+    batch = RolloutBatch(**tokens, advantages=torch.tensor([1.0, -1, 2, 0, 0.5, -2]).double())
+    shares = []
+    for method in ("grpo", "none"):
+        loss, _ = PolicyGradientLoss(method, cliprange=LOW, on_policy=True).share(model, batch, 6, batch.num_tokens)
+        shares.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert_same(*shares)
+
+
 def test_metadata(model):
     _, _, metadata = run(model)
     _, mask, all_log_p = log_probs_of(model)
