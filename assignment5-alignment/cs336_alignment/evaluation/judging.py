@@ -1,0 +1,55 @@
+"""Judging with the model that the settings name; judgments are kept apart for each judge."""
+
+import json
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cs336_alignment.evaluation.config import NO_JUDGE, AskingConfig
+from cs336_alignment.evaluation.engines import EngineOnDemand
+from cs336_alignment.evaluation.judge import Assignment, Judge, read_judge_prompt
+from cs336_alignment.evaluation.resumable import Row
+from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
+
+
+def checksum(value: Any) -> str:
+    """A checksum of a JSON value, in hexadecimal."""
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def check_judge(config: AskingConfig, assignment: Assignment) -> None:
+    """Refuse a judge's prompt that cannot be used, before any work is done.
+
+    Raises:
+        UsageError: there is no such prompt, or it has wrong fields.
+    """
+    read_judge_prompt(config.judge_prompt or assignment.prompt, assignment.fields)
+
+
+def judge_cases(
+    config: AskingConfig, assignment: Assignment, cases: Sequence[dict[str, str]], folder: Path
+) -> list[Row] | None:
+    """Judge cases, but for those that this judge has judged before.
+
+    Args:
+        config: names the judge.
+        assignment: what it is to judge.
+        cases: the fields of the prompt for each.
+        folder: where the judgments are kept, as `judgments_CHECKSUM.jsonl`.
+
+    Returns:
+        For each case its `verdict` and `judgment`; None if the settings say that nobody judges.
+    """
+    if config.judge_model == NO_JUDGE:
+        return None
+    if config.judge_model in (DEFAULT_MODEL, SMOKE_MODEL):
+        print("the judge is the small default model, which cannot judge; give --judge_model", file=sys.stderr)
+    choice = config.judge
+    template = read_judge_prompt(config.judge_prompt or assignment.prompt, assignment.fields)
+    judge = Judge(assignment, template, choice.tokenizer, choice.fits, config.judge_max_tokens)
+    determined_by = [choice.fingerprint(), choice.engine, template, config.judge_max_tokens, cases]
+    path = folder / f"judgments_{checksum(determined_by)[:8]}.jsonl"
+    with EngineOnDemand(choice.open) as engine:
+        return judge.judge(cases, engine, path, chunk_size=config.chunk_size, progress=not config.quiet)
