@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 GREATEST = 99
 """Operands and all intermediate results lie between 0 and this, so every step is a fact about two-digit numbers."""
-GREATEST_OPERAND = 19
+GREATEST_OPERAND = 9
 """Of every operand."""
 
 

@@ -19,9 +19,9 @@ Split = Literal["train", "validation", "test"]
 PROMPT_NAME = "arithmetic"
 STOP = "</answer>"
 """Where a response ends."""
-NUM_TERMS = (3,)
+NUM_TERMS = (4,)
 """Terms after the first number."""
-SHARE_WORKED = 0.5
+SHARE_WORKED = 0.25
 """Of the demonstrations that go step by step."""
 _BUCKETS = 10
 """One of these parts of all questions is for testing, one for validation."""
