@@ -1,8 +1,12 @@
 """Answers that are the same and answers that are not: tables by hand, and every answer of a real test set."""
 
+import json
+from itertools import combinations
+
 import pytest
 
 from cs336_alignment.grading.equivalence import answers_equal
+from cs336_alignment.grading.grade import is_correct
 
 EQUAL = [
     # numbers
@@ -122,3 +126,17 @@ def test_answers_that_are_the_same(answer, gold):
 def test_answers_that_are_not_the_same(answer, gold):
     assert not answers_equal(answer, gold)
     assert not answers_equal(gold, answer)
+
+
+def test_math_verify_adds_no_wrong_answers():
+    assert [pair for pair in DIFFERENT if is_correct(*pair, fast=False)] == []
+
+
+def test_every_answer_of_a_real_test_set_is_itself_and_no_other(shared_data):
+    lines = (shared_data / "alignment/math500_test.jsonl").read_text(encoding="utf-8").splitlines()
+    answers = sorted({json.loads(line)["answer"] for line in lines})
+    assert all(answers_equal(answer, answer) for answer in answers)
+    sample = answers[::4]
+    same = {pair for pair in combinations(sample, 2) if answers_equal(*pair)}
+    # What is left are other spellings of one value: with a degree sign, a dollar sign, another order of a list.
+    assert len(same) <= 5, same

@@ -59,15 +59,17 @@ def compare_answers(answer: str, gold: str) -> bool | None:
     if answer_text == gold_text:
         return bool(gold_text)
     choices = [_CHOICE.fullmatch(text) for text in (answer_text, gold_text)]
-    if all(choices):  # (C) and C.
+    if all(choices):  # (C) and C
         return choices[0][1] == choices[1][1]
+    if any(choice and len(choice[0]) > 1 for choice in choices):
+        return False
     try:
         gold_form = read_answer(gold)
         answer_form = read_answer(answer)
         if isinstance(gold_form, Listing) != isinstance(answer_form, Listing):  # 100,200 may be two numbers
             gold_form, answer_form = read_answer(gold, join_thousands=False), read_answer(answer, join_thousands=False)
         return forms_equal(answer_form, gold_form)
-    except (NotMathematics, Undefined):
+    except (NotMathematics, Undefined, RecursionError):  # the last if the caller is deep down already
         return None
 
 

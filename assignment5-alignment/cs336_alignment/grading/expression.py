@@ -20,6 +20,27 @@ _BRACKET_FUNCTIONS = {r"\lfloor": "floor", r"\lceil": "ceil"}
 _NOT_A_FACTOR = {r"\le", r"\ge", r"\ne", r"\in", r"\cup", r"\cap", r"\pm", r"\mp", r"\begin", r"\end"} | {
     *("\\", r"\}", r"\langle", r"\rangle", r"\rfloor", r"\rceil")
 }
+_SYMBOL_COMMANDS = {
+    rf"\{name}"
+    for name in (
+        *(
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "varepsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "vartheta",
+            "iota",
+            "kappa",
+        ),
+        *("lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega", "ell"),
+        *("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "infty", "emptyset"),
+    )
+}
 _BASES = {
     "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
     "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16",
@@ -181,7 +202,7 @@ class _Reader:
             return self.call(token[1:])
         if token in _CONSTANTS and self.here != "_":
             return self.node("constant", name=_CONSTANTS[token])
-        if token in _NOT_A_FACTOR or not (token.isalpha() or (token[0] in '\\"' and token[1:].isalpha())):
+        if not (token in _SYMBOL_COMMANDS or token.isalpha() or (token[0] == '"' and token[1:].isalpha())):
             raise NotMathematics(f"{token!r} is not read here")
         name = token.casefold() if token[0] == '"' else token
         return self.node("symbol", name=name + self.subscript())
@@ -217,7 +238,7 @@ class _Reader:
 
     def argument(self) -> Node:
         r"""What a TeX command takes: a group in braces, or one token, a digit of a numeral alone: \frac12."""
-        if self.here is not None and self.here.isdigit():
+        if self.here is not None and _is_number(self.here) and self.here.isdigit():
             digit, rest = self.here[0], self.here[1:]
             self.tokens[self.position : self.position + 1] = [digit, rest] if rest else [digit]
         return self.atom()
@@ -254,7 +275,7 @@ class _Reader:
 
 
 def _is_number(token: str) -> bool:
-    return token[0] == "." or token[0].isdecimal()
+    return token[-1] in "0123456789" and (token[0] == "." or token[0] in "0123456789")
 
 
 def _is_minus_one(node: Node) -> bool:

@@ -49,7 +49,7 @@ def normalize_notation(answer: str, join_thousands: bool = True) -> str:
         answer: at most `MAX_LENGTH` characters.
         join_thousands: read 10,080 outside of brackets as one number, not as a list of two.
     """
-    text = answer.strip()
+    text = " ".join(answer.split())
     for sign, command in _SIGNS.items():
         text = text.replace(sign, command)
     lead = _LEAD.match(text)

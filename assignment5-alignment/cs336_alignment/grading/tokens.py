@@ -13,7 +13,7 @@ _TOKEN = re.compile(
     r"|(?P<command>\\(?:[a-zA-Z]+|.))"
     r"|(?P<letters>[a-zA-Z]+)"
     r"|(?P<sign>\*\*|<=|>=|!=|[^\s])",
-    re.DOTALL,
+    re.DOTALL | re.ASCII,
 )
 _ALIASES = {"<=": r"\le", ">=": r"\ge", "!=": r"\ne", "**": "^", r"\cdot": "*", r"\times": "*", r"\div": "/"}
 FUNCTIONS = {
