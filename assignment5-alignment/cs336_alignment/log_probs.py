@@ -123,14 +123,17 @@ def body_and_head(model: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Mod
     return None
 
 
-def _from_hidden_states(
+def log_probs_of_hidden_states(
     hidden: Float[Tensor, "tokens d_model"],
     head: torch.nn.Module,
     labels: Int[Tensor, " tokens"],
     with_entropy: bool,
     chunk_tokens: int | None,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"] | None]:
-    """The head and what follows, `chunk_tokens` at a time; each chunk's logits are made again in its backward pass."""
+    """The head and what follows, `chunk_tokens` at a time; each chunk's logits are made again in its backward pass.
+
+    For callers that read more than log-probabilities off the hidden states; the others call `get_response_log_probs`.
+    """
 
     def of_chunk(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         return _LogProbsAndEntropy.apply(head(hidden), labels, with_entropy, True)
@@ -201,7 +204,7 @@ def get_response_log_probs(
     else:
         body, head = parts
         hidden = select(body(input_ids).last_hidden_state)
-        results = _from_hidden_states(hidden, head, select(labels), return_token_entropy, chunk_tokens)
+        results = log_probs_of_hidden_states(hidden, head, select(labels), return_token_entropy, chunk_tokens)
     if response_mask is None:
         log_probs, entropy = (None if result is None else result.view(labels.shape) for result in results)
     else:

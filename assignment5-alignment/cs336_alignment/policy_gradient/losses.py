@@ -67,8 +67,8 @@ def _clip_metadata(clipped: Bool[Tensor, "batch seq"], response_mask: Tensor | N
     return {"clipped": clipped, "clip_fraction": masked_mean(clipped.float(), everywhere)}
 
 
-def _clipped_surrogate(
-    ratio: Tensor, advantages: Tensor, cliprange: float | None, cliprange_high: float | None
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, cliprange: float | None, cliprange_high: float | None = None
 ) -> tuple[Tensor, Bool[Tensor, "..."]]:
     """-min(r A, clip(r) A), and where the clipped side is the smaller one, whose gradient is 0."""
     unclipped = ratio * advantages
@@ -126,7 +126,7 @@ def compute_grpo_clip_loss(
     """
     ratio = _log_ratio(policy_log_probs, old_log_probs).exp()
     advantages = _beside(policy_log_probs, advantages, "advantages")
-    loss, clipped = _clipped_surrogate(ratio, advantages, cliprange, cliprange_high)
+    loss, clipped = clipped_surrogate(ratio, advantages, cliprange, cliprange_high)
     return loss, _clip_metadata(clipped, response_mask)
 
 
@@ -151,7 +151,7 @@ def compute_gspo_loss(
     total = masked_normalize(_log_ratio(policy_log_probs, old_log_probs), response_mask, dim=1)
     log_ratio = total / response_mask.sum(dim=1).clamp(min=1)
     advantages = _beside(policy_log_probs, advantages, "advantages")
-    loss, clipped = _clipped_surrogate(log_ratio.exp().unsqueeze(1), advantages, cliprange, cliprange_high)
+    loss, clipped = clipped_surrogate(log_ratio.exp().unsqueeze(1), advantages, cliprange, cliprange_high)
     shape = policy_log_probs.shape
     return loss.expand(shape), _clip_metadata(clipped.expand(shape), response_mask)
 
