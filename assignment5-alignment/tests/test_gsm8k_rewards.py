@@ -29,7 +29,8 @@ def test_a_solution_without_an_answer_is_an_error(solution):
 
 @pytest.mark.parametrize("ground_truth", [SOLUTION, "72"])
 @pytest.mark.parametrize(
-    ("answer", "reward"), [("72", 1.0), ("72 clips", 1.0), ("$72", 1.0), ("72.00", 1.0), ("27", 0.0), ("48+24", 1.0)]
+    ("answer", "reward"),
+    [("72", 1.0), ("72 clips", 1.0), ("$72", 1.0), ("72.00", 1.0), ("27", 0.0), ("48+24 = 72", 1.0), ("48+24", 0.0)],
 )
 def test_rewards_against_solutions_and_numbers(ground_truth, answer, reward):
     rewards = gsm8k_r1_zero_reward_fn(f"half of 48 </think> <answer> {answer} </answer>", ground_truth)

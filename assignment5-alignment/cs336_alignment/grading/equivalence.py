@@ -7,6 +7,7 @@ conventions are those of the MATH data set (Hendrycks et al. 2021, arXiv:2103.03
 - 50\% equals 50 and, being a number, 0.5;
 - lists and sets have no order, points and intervals do, and the kind of bracket counts;
 - a subscript that names a base belongs to the number: 52_8 is neither 52 nor 42;
+- 48+24 is not the answer 72: a sum or product of numerals is work left undone, a fraction or a power is not;
 - decimals are exact, up to a relative 1e-6 against a number without a finite expansion: 3.141593 is pi, 0.33 not 1/3.
 """
 
@@ -30,6 +31,7 @@ from cs336_alignment.grading.identity import nodes_equal
 from cs336_alignment.grading.notation import MAX_LENGTH, normalize_notation
 from cs336_alignment.grading.relations import assigned_value, interval_of, proportional
 from cs336_alignment.grading.tokens import NotMathematics
+from cs336_alignment.grading.undone import leaves_work_undone
 from cs336_alignment.grading.units import units_differ
 
 _CHOICE = re.compile(r"[({\[]?\s*([A-Z])\s*[)}\]]?\s*[.:]?")
@@ -133,7 +135,7 @@ def _relations_equal(a: Relation, b: Relation) -> bool:
 
 
 def _expressions_equal(a: Expression, b: Expression) -> bool:
-    if units_differ(a.unit, b.unit):
+    if units_differ(a.unit, b.unit) or leaves_work_undone(a.node, b.node) or leaves_work_undone(b.node, a.node):
         return False
     if nodes_equal(a.node, b.node):
         return True
