@@ -21,7 +21,8 @@ EQUAL = [
     (r"\frac{14}{3}", r"\dfrac{14}{3}"), (r"\tfrac12", r"\frac{1}{2}"), (r"\frac12", "1/2"), (r"\frac 59", "5/9"),
     (r"\frac9{19}", "9/19"), (r"\frac{9}{1}9", r"9\cdot 9"), ("2/4", r"\frac{1}{2}"), ("0.5", r"\frac{1}{2}"),
     (r"-\frac{24}{25}", r"\frac{-24}{25}"), (r"\frac{24}{-25}", "-0.96"), ("½", "0.5"), ("-5/10", "-.5"),
-    (r"\frac{\frac{1}{2}}{3}", "1/6"), ("2(x+3)", "2x+6"), (r"3 \times 10^5", "300000"), (r"(1+\sqrt{2})(1-\sqrt{2})", "-1"),
+    (r"\frac{\frac{1}{2}}{3}", "1/6"), ("2(x+3)", "2x+6"), (r"3 \times 10^5", "300000"),
+    (r"(1+\sqrt{2})(1-\sqrt{2})", "-1"),
     # mixed numbers
     (r"1\frac{4}{5}", "9/5"), (r"137 \frac{1}{2}", "137.5"), ("1 1/2", "3/2"), (r"-1\frac12", "-1.5"), ("2½", "2.5"),
     # roots, powers, constants
@@ -66,12 +67,18 @@ EQUAL = [
     # matrices
     (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{bmatrix} -\frac13 \\ \frac23 \end{bmatrix}"),
     (r"\begin{pmatrix} -1 & 0 \\ 0 & -1 \end{pmatrix}", r"\begin{pmatrix}-1&0\\0&-1\end{pmatrix}"),
+    (r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\left(\begin{array}{c}1\\2\end{array}\right)", r"\begin{bmatrix} 1 \\[2pt] 2 \end{bmatrix}"),
+    # repeating decimals
+    (r"0.\overline{3}", "1/3"), (r"0.1\overline{6}", r"\frac16"), (r"1.\overline{27}", "14/11"),
+    (r".\overline{9}", "1"),
     # bases
     ("52_8", "52_{8}"), (r"4210_{5}", r"4210_5"), (r"40_{\text{nine}}", "40_9"),
     # words and choices
     (r"\text{Evelyn}", "Evelyn"), ("evelyn", r"\text{Evelyn}"), (r"\text{even}", "Even."),
     ("an ellipse", r"\text{ellipse}"),
     (r"\text{(C)}", "C"), ("(C)", r"\text{(C)}"), ("C.", r"\text{(C)}"), (r"\textbf{(C)}", "(C)"), ("yes", "Yes"),
+    (r"\text{5 cm}", "5"), ("100°C", "100"), (r"20^\circ \text{F}", "20"), (r"\text{A and B}", "B, A"),
     # decoration
     ("$72$", "72"), (r"\(72\)", "72"), (r"\[ \frac12 \]", "1/2"), ("**72**", "72"), ("72.", "72"),
     ("The answer is 72.", "72"),
@@ -106,6 +113,7 @@ DIFFERENT = [
     ("Evelyn", "Navin"),
     ("even", "odd"), ("no", "on"), (r"\text{(C)}", "B"), (r"\text{(C)}", "c"), ("A", "B"),
     (r"\text{(C)}", "(C) or (D)"),
+    (r"0.\overline{3}", "0.3"), (r"0.1\overline{6}", r"0.\overline{16}"), (r"\mathbb{R}", r"\mathbb{Q}"),
     ("48+24", "72"), ("3+4-5", "2"), ("2*36", "72"), (r"9 \times 8", "72"), (r"\frac{100+44}{2}", "72"),
     ("-(1+2)", "-3"), ("0.5+0.5", "1"), (r"\frac{1}{2}\cdot\frac{1}{3}", "1/6"), ("1+1/2+1/4", "1.75"),
     ("x = 1+1", "2"), ("2+34", "x=36"),

@@ -31,6 +31,8 @@ UNFORMATTED = {"format_reward": 0.0, "answer_reward": 0.0, "reward": 0.0}
         ("</think> <answer> 1 </answer> <answer> 2 </answer>", "1", WRONG),
         ("</think> <answer> 1/2 </answer>", ["0.25", r"\frac12"], RIGHT),
         ("</think> <answer> 1/2 </answer>", [3, 0.5], RIGHT),
+        ("</think> <answer> 0.3 </answer>", 0.1 + 0.2, RIGHT),
+        ("</think> <answer> 1/3 </answer>", 1 / 3, RIGHT),
         ("</think> <answer> 1/2 </answer>", [], WRONG),
         ("</think> <answer> 72", "72", UNFORMATTED),
         ("</think><answer> 72 </answer>", "72", UNFORMATTED),

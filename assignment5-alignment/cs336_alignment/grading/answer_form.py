@@ -138,6 +138,8 @@ def _read_one(tokens: list[str]) -> Form:
     if tokens and tokens[0] == r"\begin" and tokens[-1] == r"\end" and tokens.count(r"\begin") == 1:
         return _read_matrix(tokens[1:-1])
     if is_bracketed(tokens):
+        if tokens[1] == r"\begin" and tokens[-2] == r"\end" and tokens[0] in ("(", "["):
+            return _read_one(tokens[1:-1])  # an array within brackets of its own
         inner = [part for part in split_top_level(tokens[1:-1], _SEPARATORS) if part]
         if inner and (tokens[0] == r"\{" or (tokens[0] == "{" and len(inner) > 1)):
             return Listing(_with_signs_resolved(inner), is_set=True)

@@ -17,10 +17,16 @@ def is_correct(answer: str, ground_truth: str | int | float | Sequence[str | int
             time limit. Where `compare_answers` does decide, math-verify is not asked: it takes east for seat, 1, 1
             for 1 and 52_8 for 52_9.
     """
-    alternatives = [ground_truth] if isinstance(ground_truth, str | int | float) else list(ground_truth)
-    golds = [boxed_answer(str(gold)) or str(gold) for gold in alternatives]
+    alternatives = ground_truth if isinstance(ground_truth, list | tuple) else [ground_truth]
+    golds = [_as_text(gold) for gold in alternatives]
     verdicts = [compare_answers(answer, gold) for gold in golds]
     if fast or any(verdicts):
         return any(verdicts)
     undecided = [gold for gold, verdict in zip(golds, verdicts, strict=True) if verdict is None]
     return any(symbolically_equal(answer, gold) for gold in undecided)
+
+
+def _as_text(gold: str | int | float) -> str:
+    if isinstance(gold, float):
+        return format(gold, ".12g")  # 0.1 + 0.2 is 0.3 to whoever wrote it
+    return boxed_answer(str(gold)) or str(gold)

@@ -34,11 +34,15 @@ _SPACE_COMMAND = re.compile(r"\\[,;:! \n]|~")
 _FRACTION_OF_DIGITS = re.compile(r"\\frac\s*(\d)\s*(\d)")
 _MIXED_FRACTION = re.compile(r"(?<![\w.^}])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _MIXED_RATIO = re.compile(r"(?<![\w.^}/])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
+_REPEATING_DECIMAL = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20})\\overline\s*\{\s*(\d{1,20})\s*\}")
+_ALL_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_NUMBER_SET = re.compile(r"\\mathbb\s*\{?\s*([A-Z])\s*\}?")
+_ROW_END = re.compile(r"\\\\(?:\s*\[[\d.]+\s*(?:pt|em|ex|mm|cm)\])?")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 _LEAD = re.compile(
     r"(?:thus|so|hence|therefore)?,?\s*(?:the\s+)?(?:final\s+|correct\s+)?answer\s*(?:is|:)\s*:?\s*", re.I
 )
-_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!\s*|\{,\}|\\,)(?=\d{3}(?!\d))")
+_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!\s*|\{,\}|\\[,;:])(?=\d{3}(?!\d))")
 _PLAIN_THOUSANDS = re.compile(r"(?<![\d.,\w])(?:[1-9]\d{0,2})(?:,\d{3})+(?![\d,])")
 
 
@@ -59,15 +63,25 @@ def normalize_notation(answer: str, join_thousands: bool = True) -> str:
         text = _PLAIN_THOUSANDS.sub(_one_number, text)
     text = text.replace(r"\$", "").replace("$", "").replace(r"\%", "%")
     text = _COMMAND.sub(_one_name, _DECORATION.sub(" ", text))
+    text = _REPEATING_DECIMAL.sub(_repeating_fraction, _NUMBER_SET.sub(r" \1", text))
     text = _FRACTION_OF_DIGITS.sub(r"\\frac{\1}{\2}", text)
     text = _MIXED_RATIO.sub(_mixed_number, _MIXED_FRACTION.sub(_mixed_number, text))
-    text = text.replace(r"\\", "\x00")  # a row's end is no space command, whatever follows it
-    return _SPACE_COMMAND.sub(" ", text).replace("\x00", r"\\").strip()
+    text = _ROW_END.sub("\x00", text)  # a row's end is no space command, whatever follows it
+    text = _SPACE_COMMAND.sub(" ", text).replace("\x00", r"\\").strip()
+    all_text = _ALL_TEXT.fullmatch(text)
+    return all_text[1].strip() if all_text else text
 
 
 def _one_name(command: re.Match) -> str:
     name = _SAME.get(command[1], command[1])
     return "\\" + name if name.isalpha() else name
+
+
+def _repeating_fraction(match: re.Match) -> str:
+    r"""0.1\overline{6} is 16 - 1 over 90."""
+    whole, fixed, repeated = match.groups()
+    numerator = int(whole + fixed + repeated) - int(whole + fixed or "0")
+    return rf"\frac{{{numerator}}}{{{(10 ** len(repeated) - 1) * 10 ** len(fixed)}}}"
 
 
 def _mixed_number(match: re.Match) -> str:

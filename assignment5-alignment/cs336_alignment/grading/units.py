@@ -38,7 +38,9 @@ _POWERS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3"}
 _VAGUE = {"unit", "degree"}
 """Units whose names say nothing: square units of a length that the question leaves open, degrees of an angle."""
 
-_DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))")
+_DEGREES = re.compile(
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))(?:\s*(?:\\text\s*\{\s*[CF]\s*\}|[CF](?![a-zA-Z])))?"
+)
 _TRIGONOMETRY = re.compile(r"sin|cos|tan|cot|sec|csc")
 _PERCENT = re.compile(r"\s*%$")
 _EXPONENT = re.compile(r"\s*\^\s*\{?\s*([23])\s*\}?\s*$")
