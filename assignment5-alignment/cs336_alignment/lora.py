@@ -10,6 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import safetensors.torch
 import torch
@@ -139,6 +140,19 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     for name, layer in _adapted(model):
         state[f"{name}.weight"] = layer.merged_weight()
     return state
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """A context in which a model with adapters computes what the base model does."""
+    scales = [(layer, layer.scale) for _, layer in _adapted(model)]
+    try:
+        for layer, _ in scales:
+            layer.scale = 0.0
+        yield
+    finally:
+        for layer, scale in scales:
+            layer.scale = scale
 
 
 def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:

@@ -27,13 +27,12 @@ def test_chosen_is_right_and_rejected_is_not():
         assert _grade(pair.rejected, pair) == (well_formed, 0.0)
 
 
-def test_a_slip_is_one_wrong_step_that_is_carried_on():
-    slipped = [pair for pair in PAIRS if pair.source == "slip"]
-    for pair in slipped:
+def test_a_carry_is_one_wrong_number_to_go_on_from():
+    for pair in (pair for pair in PAIRS if pair.source == "carry"):
         steps = [tuple(map(int, step)) for step in re.findall(r"(\d+)([+-]\d+)=(\d+)", pair.rejected)]
-        assert sum(before + term != after for before, term, after in steps) == 1
+        assert all(before + term == after for before, term, after in steps)
         assert all(0 <= after <= GREATEST for _, _, after in steps)
-        assert [before for before, _, _ in steps[1:]] == [after for _, _, after in steps[:-1]]
+        assert sum(steps[place][2] != steps[place + 1][0] for place in range(len(steps) - 1)) == 1
         assert f"<answer> {steps[-1][2]} </answer>" in pair.rejected
 
 

@@ -2,7 +2,7 @@
 
 The faults, equally likely:
 
-    slip      one step of the calculation comes out wrong, and the rest follows from it
+    carry     one step goes on from another number than the last one came to, and the rest follows from it
     guess     no calculation, and a result that is wrong
     format    calculation and result are right, but a tag is missing, so no grader finds the answer
 """
@@ -11,10 +11,10 @@ import random
 import re
 
 from cs336_alignment.default_task.arithmetic import GREATEST, Chain
-from cs336_alignment.default_task.tasks import Split, demonstration, make_examples
+from cs336_alignment.default_task.tasks import Split, demonstration, make_examples, response_text
 from cs336_alignment.preference.pairs import PreferencePair
 
-FAULTS = ("slip", "guess", "format")
+FAULTS = ("carry", "guess", "format")
 GREATEST_ERROR = 9
 """Of a wrong result."""
 _TAGS = (" </think>", " <answer>", " </answer>")
@@ -48,11 +48,11 @@ def faulty_response(chain: Chain, fault: str, random_numbers: random.Random) -> 
         fault: one of `FAULTS`.
         random_numbers: decides where the fault lies.
     """
-    if fault == "slip":
-        return _response(*_slipped_steps(chain, random_numbers))
+    if fault == "carry":
+        return response_text(*_miscarried_steps(chain, random_numbers))
     if fault == "guess":
         guess = _wrong(chain.result, random_numbers)
-        return _response(f"{chain.text}={guess}", guess)
+        return response_text(f"{chain.text}={guess}", guess)
     return demonstration(chain, worked=True).replace(random_numbers.choice(_TAGS), "")
 
 
@@ -61,26 +61,19 @@ def _chain(question: str) -> Chain:
     return Chain(first, tuple(terms))
 
 
-def _response(thought: str, result: int) -> str:
-    return f" {thought} </think> <answer> {result} </answer>"
-
-
 def _wrong(total: int, random_numbers: random.Random) -> int:
     nearby = range(max(0, total - GREATEST_ERROR), min(GREATEST, total + GREATEST_ERROR) + 1)
     return random_numbers.choice([number for number in nearby if number != total])
 
 
-def _slipped_steps(chain: Chain, random_numbers: random.Random) -> tuple[str, int]:
-    """The calculation with one wrong step, and what it comes to; totals stay between 0 and `GREATEST`."""
+def _miscarried_steps(chain: Chain, random_numbers: random.Random) -> tuple[str, int]:
+    """The calculation with one step that starts from a wrong number, and its result; no total leaves 0 to `GREATEST`."""
     while True:
-        slip = random_numbers.randrange(len(chain.terms))
-        total, steps = chain.first, []
+        fault = random_numbers.randrange(1, len(chain.terms))
+        totals, steps = [chain.first], []
         for place, term in enumerate(chain.terms):
-            right = total + term
-            after = _wrong(right, random_numbers) if place == slip else right
-            steps.append(f"{total}{term:+d}={after}")
-            total = after
-            if not 0 <= total <= GREATEST:
-                break
-        else:
-            return " ".join(steps), total
+            before = _wrong(totals[-1], random_numbers) if place == fault else totals[-1]
+            totals.append(before + term)
+            steps.append(f"{before}{term:+d}={totals[-1]}")
+        if min(totals) >= 0 and max(totals) <= GREATEST:
+            return " ".join(steps), totals[-1]

@@ -48,7 +48,12 @@ def split_of(question: str) -> Split:
 def demonstration(chain: Chain, worked: bool) -> str:
     """A right response to follow the prompt: step by step if `worked`, else the result at once."""
     thought = chain.steps if worked else f"{chain.text}={chain.result}"
-    return f" {thought} </think> <answer> {chain.result} </answer>"
+    return response_text(thought, chain.result)
+
+
+def response_text(thought: str, result: int) -> str:
+    """What follows a prompt, in the wanted form."""
+    return f" {thought} </think> <answer> {result} </answer>"
 
 
 def make_examples(split: Split, num: int, seed: int = 0) -> list[Example]:

@@ -42,6 +42,11 @@ class Replica:
         self.optimizer: torch.optim.Optimizer = make_optimizer(module, config)
 
     @property
+    def policy(self) -> nn.Module:
+        """The language model in the module: what samples rollouts, and is saved in the end."""
+        return self.module
+
+    @property
     def device(self) -> torch.device:
         """Where the module is."""
         return next(self.module.parameters()).device

@@ -90,7 +90,7 @@ class Trainer(ABC):
     @property
     def policy(self) -> PreTrainedModel:
         """The language model that is saved in the end."""
-        return self.replica.module
+        return self.replica.policy
 
     @property
     def device(self) -> torch.device:
