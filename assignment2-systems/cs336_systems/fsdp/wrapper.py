@@ -76,9 +76,13 @@ class FSDP(DataParallel):
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """The model's output for this rank's part of the batch."""
+        self.start_pass()
+        return super().forward(*inputs, **keywords)
+
+    def start_pass(self) -> None:
+        """What a forward pass begins with; for those that call parts of `module` past this wrapper."""
         self._free_all()  # an optimizer step may have changed the shards
         self._trace.start(torch.is_grad_enabled())
-        return super().forward(*inputs, **keywords)
 
     def start_batch(self) -> None:
         super().start_batch()

@@ -1,0 +1,1 @@
+"""Expert iteration: supervised learning on the policy's own right answers."""

@@ -1,0 +1,176 @@
+"""One step of GRPO (Shao et al. 2024, "DeepSeekMath", arXiv:2402.03300, algorithm 1) and of its variants.
+
+Questions are drawn, a group of responses to each is sampled from the policy, rewards become advantages, and the policy
+is updated on them once (on-policy) or several times (off-policy, with ratios to the policy that sampled).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from cs336_alignment.grpo.config import GRPOConfig
+from cs336_alignment.log_probs import get_response_log_probs
+from cs336_alignment.online.batches import batch_of, share_of
+from cs336_alignment.online.collection import Collector, ScoredRollout, rollout_metrics
+from cs336_alignment.online.questions import Question
+from cs336_alignment.online.trainer import OnlineTrainer
+from cs336_alignment.policy_gradient.advantages import (
+    compute_group_normalized_rewards,
+    informative_groups,
+    overlong_penalty,
+)
+from cs336_alignment.policy_gradient.batch import RolloutBatch
+from cs336_alignment.training.replica import Replica
+from cs336_alignment.training.update import Metrics
+
+
+class GRPOTrainer(OnlineTrainer):
+    """A GRPO run; arguments as for `OnlineTrainer`, and
+
+    Args:
+        reference: the policy from whose distribution the KL divergence is measured; None without that term.
+    """
+
+    name = "grpo"
+    config: GRPOConfig
+
+    def __init__(
+        self,
+        config: GRPOConfig,
+        replica: Replica,
+        tokenizer: PreTrainedTokenizerBase,
+        collector: Collector,
+        questions: list[Question],
+        held_out: list[Question],
+        reference: nn.Module | None = None,
+    ) -> None:
+        super().__init__(config, replica, tokenizer, collector, questions, held_out)
+        self.reference = reference
+        self.loss = config.loss
+        self.num_updates = config.num_steps * config.updates_per_step
+        self.draws = 0
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"draws": self.draws}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.draws = state["draws"]
+
+    def train_step(self) -> dict[str, float]:
+        rollouts, sampling_metrics = self._sample()
+        dtype = torch.promote_types(self.policy.dtype, torch.float32)
+        rewards = torch.tensor([rollout.reward for rollout in rollouts], dtype=dtype)
+        if self.config.overlong_tokens:
+            lengths = torch.tensor([len(rollout.token_ids) for rollout in rollouts])
+            rewards = rewards + overlong_penalty(lengths, self.config.max_tokens, self.config.overlong_tokens)
+        pieces = self.config.pieces
+        advantages, advantage_metrics = compute_group_normalized_rewards(
+            rewards, self.config.group_size, pieces.baseline, self.config.advantage_eps, pieces.advantage_normalizer
+        )
+        self.record(rollouts, advantage=advantages.tolist())
+
+        started = time.perf_counter()
+        update_metrics = self._learn(batch_of(rollouts, advantages, self.tokenizer))
+        self.collector.weights_changed()
+        return {
+            **update_metrics,
+            **rollout_metrics(rollouts),
+            **advantage_metrics,
+            **sampling_metrics,
+            "update_seconds": time.perf_counter() - started,
+        }
+
+    def _sample(self) -> tuple[list[ScoredRollout], dict[str, float]]:
+        """The rollouts of a step, groups one behind the other, and how it went to get them.
+
+        Dynamic sampling (Yu et al. 2025, "DAPO", arXiv:2503.14476, eq. 11) leaves out groups whose rewards are all the
+        same, as long as further batches of questions may be drawn.
+        """
+        config = self.config
+        num_groups = config.rollout_batch_size // config.group_size
+        kept: list[list[ScoredRollout]] = []
+        left_out: list[list[ScoredRollout]] = []
+        seconds, tokens = 0.0, 0
+        for _ in range(config.dynamic_sampling):
+            groups = self.collect(self.draws, num_groups)
+            self.draws += 1
+            seconds += self.collector.seconds
+            tokens += sum(len(rollout.token_ids) for group in groups for rollout in group)
+            rewards = torch.tensor([[rollout.reward for rollout in group] for group in groups])
+            informative = informative_groups(rewards.flatten(), config.group_size).tolist()
+            for group, is_informative in zip(groups, informative, strict=True):
+                (kept if is_informative or config.dynamic_sampling == 1 else left_out).append(group)
+            if len(kept) >= num_groups:
+                break
+        chosen = (kept + left_out)[:num_groups]
+        metrics = {"rollout_seconds": seconds, "rollout_tokens_per_second": tokens / seconds, "rollout_tokens": tokens}
+        return [rollout for group in chosen for rollout in group], metrics
+
+    def _learn(self, batch: RolloutBatch) -> dict[str, float]:
+        """The updates of a step; returns their mean metrics."""
+        config = self.config
+        if config.updates_per_step > 1 and config.pieces.importance_reweighting != "none":
+            batch = replace(batch, old_log_probs=self._score(self.replica.forward, batch))
+        if self.reference is not None:
+            batch = replace(batch, reference_log_probs=self._score(self.reference, batch))
+        updates = [self._update(batch, rows) for rows in self._training_rows()]
+        return {name: float(np.mean([metrics[name] for metrics in updates])) for name in updates[0]}
+
+    def _update(self, batch: RolloutBatch, rows: Int[np.ndarray, " train_batch"]) -> dict[str, float]:
+        """One update on some rows, of which this process computes its share."""
+        num_tokens = batch.rows(torch.from_numpy(rows)).num_tokens
+        own = batch.rows(share_of(batch, rows, self.replica.rank, self.replica.world_size))
+
+        def loss_share(microbatch: RolloutBatch) -> tuple[Float[Tensor, ""], Metrics]:
+            return self.loss.share(self.replica.forward, microbatch.to(self.device), len(rows), num_tokens)
+
+        return self.update(own.microbatches(self.config.gradient_accumulation_steps), loss_share)
+
+    def _training_rows(self) -> Iterator[Int[np.ndarray, " train_batch"]]:
+        """The rows of each update."""
+        config = self.config
+        for epoch in range(config.epochs_per_rollout_batch):
+            rows = np.arange(config.rollout_batch_size)
+            if config.updates_per_step > 1:
+                rows = np.random.default_rng([config.seed, self.step, epoch]).permutation(rows)
+            yield from np.split(rows, config.rollout_batch_size // config.train_batch_size)
+
+    @torch.no_grad()
+    def _score(self, model: nn.Module, batch: RolloutBatch) -> Float[Tensor, "rollouts seq"]:
+        """The log-probability of each response token under a model; every process computes its share."""
+        config = self.config
+        rows = share_of(batch, np.arange(len(batch)), self.replica.rank, self.replica.world_size)
+        number = config.gradient_accumulation_steps * (config.rollout_batch_size // config.train_batch_size)
+        scores = []
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16")
+        with autocast, _without_dropout(model):
+            for part in batch.rows(rows).microbatches(number):
+                part = part.to(self.device)
+                scored = get_response_log_probs(
+                    model, part.input_ids, part.labels, response_mask=part.response_mask,
+                    chunk_tokens=config.head_chunk_tokens,
+                )  # fmt: skip
+                scores += scored["log_probs"].cpu().unbind()
+        gathered = self.replica.gather(list(zip(rows.tolist(), scores, strict=True)))
+        result = scores[0].new_zeros(batch.labels.shape)
+        for row, values in gathered:
+            result[row, : len(values)] = values
+        return result
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,84 @@
+"""The settings of programs in which a policy answers questions and is graded, be it in training or in evaluations."""
+
+import math
+from dataclasses import dataclass
+
+from cs336_alignment.online.questions import QUESTION_TASKS
+from cs336_alignment.online.reward_functions import REWARD_NAMES
+from cs336_alignment.parallel.replica import REPLICAS
+from cs336_alignment.training.config import TrainingConfig
+from cs336_basics.command_line import UsageError
+from cs336_basics.settings import setting
+
+ENGINES = ("hf", "vllm", "vllm-server")
+
+
+@dataclass(frozen=True)
+class RolloutConfig(TrainingConfig):
+    """Settings of questions, grading, the rollout engine, and the processes that share the work.
+
+    Raises:
+        UsageError: a value is out of range, or values do not go together.
+    """
+
+    task: str = setting("default", "form of the files of questions", choices=QUESTION_TASKS)
+    prompt: str | None = setting(
+        None, "prompt template for questions", type=str, shown="r1_zero; the default task and countdown have their own"
+    )
+    reward: str | None = setting(
+        None, "reward function", type=str, choices=REWARD_NAMES, shown="what fits the task and the prompt"
+    )
+    thorough_grading: bool = setting(False, "ask math-verify too where the quick comparison finds an answer wrong")
+
+    engine: str = setting("hf", "what samples rollouts", choices=tuple(ENGINES))
+    max_tokens: int = setting(64, "tokens a response has at most")
+    stop: str = setting("</answer>", "text that ends a response, and stays in it; empty for none")
+    generation_batch_size: int = setting(256, "responses that the hf engine samples at once, in each process")
+    rollout_device: str | None = setting(
+        None, "where rollouts are sampled, such as cuda:1", type=str,
+        shown="the policy's device; for vllm the first GPU that no process trains on, if there is one",
+    )  # fmt: skip
+    gpu_memory_utilization: float = setting(0.85, "share of its GPU's memory that vllm takes")
+    server_url: str = setting("http://localhost:8000", "address of the server of the engine vllm-server")
+
+    eval_examples: int = setting(128, "held-out questions of an evaluation; 0 for all")
+    eval_temperature: float = setting(0.0, "sampling temperature of evaluations; 0 is greedy")
+
+    parallel: str = setting("none", "how several processes share the policy", choices=tuple(REPLICAS))
+    processes: int | None = setting(
+        None, "processes to start on this machine; torchrun and Slurm say it themselves", type=int,
+        shown="1 without parallel, else one per GPU, or 2",
+    )  # fmt: skip
+    head_chunk_tokens: int | None = setting(
+        None,
+        "tokens for which the output head is computed at once, to save memory",
+        type=int,
+        shown="all of a microbatch",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_range("generation_batch_size", 1, math.inf)
+        for name in ("eval_examples", "eval_temperature"):
+            self.check_range(name, 0, math.inf)
+        for name in ("processes", "head_chunk_tokens"):
+            if getattr(self, name) is not None:
+                self.check_range(name, 1, math.inf)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise UsageError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization}; allowed are numbers above 0, up to 1"
+            )
+        if self.parallel == "none" and (self.processes or 1) > 1:
+            raise UsageError(f"processes is {self.processes}, which needs --parallel ddp or fsdp")
+
+    def check_divisible(self, name: str, divisor_name: str, divisor: int) -> None:
+        """Refuse a batch that cannot be divided evenly.
+
+        Raises:
+            UsageError: naming both values and what is allowed.
+        """
+        value = getattr(self, name)
+        if value % divisor:
+            raise UsageError(
+                f"{name} is {value}, which {divisor_name} does not divide; allowed are multiples of {divisor}"
+            )

@@ -1,0 +1,105 @@
+"""What the trainers share that learn from their own rollouts."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from cs336_alignment.online.collection import (
+    Collector,
+    ScoredRollout,
+    derived_seed,
+    greedy_or_sampled,
+    rollout_metrics,
+)
+from cs336_alignment.online.config import OnlineConfig
+from cs336_alignment.online.questions import Question
+from cs336_alignment.policy import load_policy, save_policy
+from cs336_alignment.rollouts.weight_sync import copy_weights, named_weights
+from cs336_alignment.training.batch_order import batch_indices
+from cs336_alignment.training.replica import Replica
+from cs336_alignment.training.trainer import Trainer
+from cs336_basics.run_log import RunLog, SilentLog
+from cs336_systems.fsdp import FSDP
+
+RECORDS_NAME = "rollouts.jsonl"
+_EVALUATION = 1
+"""Sets the seeds of evaluations apart from those of training."""
+
+
+class OnlineTrainer(Trainer):
+    """A trainer whose step begins with rollouts of the policy as it is.
+
+    Args:
+        config: the settings.
+        replica: the policy.
+        tokenizer: the policy's.
+        collector: samples and scores.
+        questions: to train on.
+        held_out: to evaluate on; may be none.
+    """
+
+    config: OnlineConfig
+
+    def __init__(
+        self,
+        config: OnlineConfig,
+        replica: Replica,
+        tokenizer: PreTrainedTokenizerBase,
+        collector: Collector,
+        questions: list[Question],
+        held_out: list[Question],
+    ) -> None:
+        super().__init__(config, replica, tokenizer)
+        self.collector, self.questions, self.held_out = collector, questions, held_out
+        self.num_steps = config.num_steps
+        self.records: RunLog | None = None
+
+    def collect(self, draw: int, num_questions: int) -> list[list[ScoredRollout]]:
+        """Rollouts for the batch of questions number `draw`, a group for each question."""
+        indices = batch_indices(draw, len(self.questions), num_questions, self.config.seed)
+        batch = [self.questions[index] for index in indices]
+        return self.collector.collect(batch, self.config.sampling(derived_seed(self.config.seed, draw)))
+
+    def evaluate(self) -> dict[str, float]:
+        """Answers to the held-out questions: mean rewards and lengths."""
+        if not self.held_out:
+            return {}
+        sampling = greedy_or_sampled(
+            self.config.sampling(seed=0),
+            self.config.eval_temperature,
+            derived_seed(self.config.seed, self.step, _EVALUATION),
+        )
+        groups = self.collector.collect(self.held_out, sampling)
+        metrics = rollout_metrics([rollout for group in groups for rollout in group])
+        return {f"eval_{name}": value for name, value in metrics.items()}
+
+    def open_records(self, folder: Path, resume_step: int | None) -> None:
+        self.records = RunLog(folder, resume_step, RECORDS_NAME) if self.replica.writes else SilentLog(folder)
+
+    def record(self, rollouts: list[ScoredRollout], **columns: list[Any]) -> None:
+        """Write rollouts of this step, with a value of each column for each of them."""
+        for index, rollout in enumerate(rollouts):
+            more = {name: values[index] for name, values in columns.items()}
+            self.records.write(rollout.record(self.step + 1, **more))
+
+    def restore_checkpoint(self, path: Path) -> dict[str, Any]:
+        checkpoint = super().restore_checkpoint(path)
+        self.collector.weights_changed()
+        return checkpoint
+
+    def save_model(self, folder: Path) -> None:
+        if not isinstance(self.replica.wrapped, FSDP):
+            super().save_model(folder)
+        elif self.replica.writes:
+            whole = load_policy(self.config.model, "cpu", self.config.dtype)
+            copy_weights(self.replica.wrapped, whole)
+            save_policy(whole, self.tokenizer, folder)
+        else:
+            for _ in named_weights(self.replica.wrapped):
+                pass  # shards are gathered from all processes
+
+    def close(self) -> None:
+        self.collector.close()
+        if self.records is not None:
+            self.records.close()
