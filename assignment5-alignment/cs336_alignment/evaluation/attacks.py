@@ -18,7 +18,8 @@ from cs336_basics.command_line import UsageError
 
 def _split(prompt: str) -> str:
     middle = len(prompt) // 2
-    return f"a = {json.dumps(prompt[:middle])}; b = {json.dumps(prompt[middle:])}"
+    first, second = (json.dumps(half, ensure_ascii=False) for half in (prompt[:middle], prompt[middle:]))
+    return f"a = {first}; b = {second}"
 
 
 ENCODINGS: dict[str, Callable[[str], str]] = {

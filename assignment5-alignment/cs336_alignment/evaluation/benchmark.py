@@ -15,7 +15,7 @@ from cs336_alignment.evaluation.presentation import example_sections, examples_b
 from cs336_alignment.evaluation.prompting import Prompting, make_prompting
 from cs336_alignment.evaluation.resumable import run_folder
 from cs336_alignment.evaluation.runner import Question, ask
-from cs336_alignment.evaluation.task import Example, Task, sample_path
+from cs336_alignment.evaluation.task import Example, Task, sample_path, spread
 from cs336_alignment.evaluation.tasks import MMLU, find_task
 from cs336_alignment.evaluation.tasks.mmlu import few_shot_examples
 from cs336_alignment.rollouts.interface import SamplingParameters
@@ -41,6 +41,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         UsageError: a setting or a file of examples is wrong, or the folder holds results of other settings.
     """
     task = find_task(config.task)
+    if config.shots and task is not MMLU:
+        raise UsageError(
+            f"shots is {config.shots}, but shots are MMLU's alone; other tasks take a --prompt with examples"
+        )
     examples = read_examples(task, config)
     prompting = make_prompting(task, config.prompt, config.wrapper, config.answer_format, config.asked.tokenizer)
     parameters = sampling_parameters(task, config, prompting)
@@ -52,6 +56,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         **config.asked.fingerprint(),
         "engine": config.engine,
         **asdict(parameters),
+        "stop": list(parameters.stop),
         "answer_format": prompting.answer_format,
         "questions": checksum([[asdict(one.example), one.prompt] for one in questions]),
     }

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from cs336_alignment.evaluation.engines import ENGINES, EngineChoice
+from cs336_alignment.evaluation.engines import EngineChoice
+from cs336_alignment.rollouts.factory import ENGINES
 from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import Settings, setting
 
 NO_JUDGE = "none"
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,13 @@ class AskingConfig(Settings):
     )
     engine: str = setting("hf", "what runs it; vllm needs the extra of that name", choices=ENGINES)
     device: str = setting("auto", "where it runs: auto, cuda, cuda:N, mps or cpu")
-    dtype: str = setting("float32", "type of the weights", choices=("float32", "bfloat16"))
+    dtype: str = setting("float32", "type of the weights", choices=DTYPES)
     batch_size: int = setting(64, "responses that the engine hf draws at once")
     server_url: str = setting("http://localhost:8000", "address of the server, for the engine vllm-server")
     tensor_parallel: int = setting(1, "GPUs that the engine vllm spreads a model over")
+    max_model_len: int | None = setting(
+        None, "most tokens of prompt and response under vLLM", type=int, shown="the model's context"
+    )
 
     wrapper: str | None = setting(
         None, "what stands around the prompt: a template's name or file, chat (the model's chat template), or none",
@@ -60,9 +65,12 @@ class AskingConfig(Settings):
     )
     judge_engine: str = setting("hf", "what runs the judge", choices=ENGINES)
     judge_device: str = setting("auto", "where the judge runs")
-    judge_dtype: str = setting("float32", "type of the judge's weights", choices=("float32", "bfloat16"))
+    judge_dtype: str = setting("float32", "type of the judge's weights", choices=DTYPES)
     judge_server_url: str = setting("http://localhost:8000", "address of the judge's server")
     judge_tensor_parallel: int = setting(1, "GPUs that the engine vllm spreads the judge over")
+    judge_max_model_len: int | None = setting(
+        None, "most tokens of prompt and judgment under vLLM", type=int, shown="the judge's context"
+    )
     judge_prompt: str | None = setting(
         None, "the judge's prompt: a template's name or file", type=str, shown="judge_pairwise or judge_safety"
     )
@@ -77,22 +85,24 @@ class AskingConfig(Settings):
             self.check_range(name, 1, math.inf)
         self.check_range("show", 0, math.inf)
         self.check_range("seed", 0, 2**63, below=True)
-        if self.max_examples is not None:
-            self.check_range("max_examples", 1, math.inf)
+        for name in ("max_examples", "max_tokens", "max_model_len", "judge_max_model_len"):
+            if getattr(self, name) is not None:
+                self.check_range(name, 1, math.inf)
 
     @property
     def asked(self) -> EngineChoice:
         """The model to ask."""
         return EngineChoice(
-            self.model, self.engine, self.device, self.dtype, self.batch_size, self.server_url, self.tensor_parallel
-        )
+            self.model, self.engine, self.device, self.dtype, self.batch_size, self.server_url, self.tensor_parallel,
+            self.max_model_len,
+        )  # fmt: skip
 
     @property
     def judge(self) -> EngineChoice:
         """The model that judges."""
         return EngineChoice(
             self.judge_model, self.judge_engine, self.judge_device, self.judge_dtype, self.batch_size,
-            self.judge_server_url, self.judge_tensor_parallel,
+            self.judge_server_url, self.judge_tensor_parallel, self.judge_max_model_len,
         )  # fmt: skip
 
     def folder(self, name: str, checksum: str) -> Path:

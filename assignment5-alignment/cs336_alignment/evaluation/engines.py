@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from cs336_alignment.policy import load_policy, load_tokenizer, resolve_model
+from cs336_alignment.policy import load_tokenizer, resolve_model
+from cs336_alignment.rollouts.factory import EngineName, make_engine
 from cs336_alignment.rollouts.interface import RolloutEngine
-
-ENGINES = ("hf", "vllm", "vllm-server")
+from cs336_alignment.rollouts.vllm_engine import VLLMOptions
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,23 @@ class EngineChoice:
 
     Attributes:
         model: a folder, a name on the Hugging Face hub, or "default".
-        engine: one of `ENGINES`.
+        engine: what runs it.
         device: where: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: of the weights, "float32" or "bfloat16".
+        dtype: of the weights: "float32", "bfloat16" or "float16".
         max_batch_size: the most responses that the Hugging Face engine draws at once.
         server_url: of the running vLLM server, for "vllm-server".
         tensor_parallel: GPUs that vLLM spreads the model over.
+        max_model_len: the most tokens of prompt and response together under vLLM; None for the model's context.
     """
 
     model: str
-    engine: str = "hf"
+    engine: EngineName = "hf"
     device: str = "auto"
     dtype: str = "float32"
     max_batch_size: int = 64
     server_url: str = ""
     tensor_parallel: int = 1
+    max_model_len: int | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -45,6 +47,8 @@ class EngineChoice:
     @cached_property
     def context_length(self) -> int | None:
         """The most tokens of prompt and response together, None if the model does not say."""
+        if self.engine != "hf" and self.max_model_len is not None:
+            return self.max_model_len
         return getattr(AutoConfig.from_pretrained(resolve_model(self.model)), "max_position_embeddings", None)
 
     def fits(self, prompt: str) -> bool:
@@ -65,11 +69,23 @@ class EngineChoice:
         """Load the model.
 
         Raises:
-            UsageError: the model, the device or the engine is not there.
+            UsageError: the model, the device, the engine or the server is not there.
         """
-        from cs336_alignment.rollouts.hf_engine import HFEngine
-
-        return HFEngine(load_policy(self.model, self.device, self.dtype), self.tokenizer, self.max_batch_size)
+        return make_engine(
+            self.engine,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            device=self.device,
+            dtype=self.dtype,
+            max_batch_size=self.max_batch_size,
+            vllm=VLLMOptions(
+                device=self.device,
+                dtype=self.dtype,
+                max_model_len=self.max_model_len,
+                tensor_parallel=self.tensor_parallel,
+            ),
+            server_url=self.server_url,
+        )
 
 
 class EngineOnDemand:

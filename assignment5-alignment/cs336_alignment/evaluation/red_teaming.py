@@ -82,6 +82,7 @@ def red_team(config: RedTeamConfig) -> dict[str, Any]:
         **config.asked.fingerprint(),
         "engine": config.engine,
         **asdict(parameters),
+        "stop": list(parameters.stop),
         "questions": checksum([[asdict(one.example), one.prompt] for one in questions]),
     }
     folder = config.folder("red_team", checksum(settings))

@@ -27,7 +27,7 @@ def load(path: Path, split: str = "test") -> list[Example]:
     Raises:
         UsageError: there are no such files, or a row is not in that format.
     """
-    return [
+    examples = [
         Example(
             id=f"{subject}/{index}",
             fields={"subject": subject.replace("_", " "), "question": row[0], "options": row[1:5]},
@@ -37,6 +37,9 @@ def load(path: Path, split: str = "test") -> list[Example]:
         for subject, file in subject_files(path, split).items()
         for index, row in enumerate(_rows(file))
     ]
+    if not examples:
+        raise UsageError(f"{path} holds no examples")
+    return examples
 
 
 def subject_files(path: Path, split: str) -> dict[str, Path]:
