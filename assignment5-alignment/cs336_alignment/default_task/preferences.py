@@ -67,7 +67,7 @@ def _wrong(total: int, random_numbers: random.Random) -> int:
 
 
 def _miscarried_steps(chain: Chain, random_numbers: random.Random) -> tuple[str, int]:
-    """The calculation with one step that starts from a wrong number, and its result; no total leaves 0 to `GREATEST`."""
+    """The calculation with one step that starts from a wrong number, and its result; totals stay in 0 to `GREATEST`."""
     while True:
         fault = random_numbers.randrange(1, len(chain.terms))
         totals, steps = [chain.first], []

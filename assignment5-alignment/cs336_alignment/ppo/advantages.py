@@ -1,4 +1,4 @@
-"""Generalized advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16).
+"""Generalized advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equation 16).
 
 A response is an episode: its tokens are the actions, its last one ends it. With rewards r_t, values V_t before the
 action t, and V = 0 after the last action:

@@ -6,7 +6,7 @@ probability sigmoid(s_w - s_l) (Bradley & Terry 1952; Ouyang et al. 2022, arXiv:
     loss = -log sigmoid(s_w - s_l) + c (s_w + s_l)^2
 
 Only differences of scores count in the first term. The second, of weight c, ties their level to zero (Eisenstein et al.
-2023, arXiv:2312.09244, section 2.3), so that scores of different prompts can be compared.
+2023, arXiv:2312.09244, equation 2), so that scores of different prompts can be compared.
 """
 
 import torch

@@ -13,13 +13,16 @@ from cs336_basics.report import Figure, Section, Table, Text, write_report
 REPORT_NAME, CALIBRATION_NAME, PLOT_NAME = "report.html", "calibration.json", "reliability.png"
 
 
-def write_reward_report(folder: Path, margins: Sequence[float], sources: Sequence[str]) -> None:
+def write_reward_report(
+    folder: Path, margins: Sequence[float], sources: Sequence[str], best_of: Table | None = None
+) -> None:
     """Write `calibration.json`, `reliability.png` and `report.html`, and print the figures.
 
     Args:
         folder: the run's.
         margins: for each validation pair, the score of the chosen response less that of the rejected one.
         sources: for each, where it comes from.
+        best_of: how well it picks the best of several responses, as `best_of_n.best_of_table` says it.
     """
     calibration = calibrate(margins)
     plot = plot_reliability(calibration)
@@ -34,10 +37,13 @@ def write_reward_report(folder: Path, margins: Sequence[float], sources: Sequenc
         [
             Section("Accuracy on validation pairs", [accuracies]),
             Section("Calibration", [Text(calibration_in_words(calibration)), Figure(plot), _bins(calibration)]),
+            *([] if best_of is None else [Section("Best of k", [best_of])]),
         ],
     )
     for source, pairs, accuracy, low, high in accuracies.rows:
         print(f"{source}: accuracy {accuracy:.3f} on {pairs} pairs (95% interval {low:.3f} to {high:.3f})")
+    for k, accuracy, low, high, possible, _ in best_of.rows if best_of is not None else []:
+        print(f"best of {k}: {accuracy:.3f} right ({low:.3f} to {high:.3f}), pass@{k} {possible:.3f}")
     print(f"{calibration_in_words(calibration)}\nreport:     {folder / REPORT_NAME}")
 
 

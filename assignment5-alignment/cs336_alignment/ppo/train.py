@@ -1,0 +1,74 @@
+"""The PPO program: `python scripts/ppo.py --help` lists every setting."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from torch import nn
+
+from cs336_alignment.lora import adapters_off, has_lora
+from cs336_alignment.online.build import make_collector, make_reference
+from cs336_alignment.online.questions import held_out_questions, training_questions
+from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.policy import load_tokenizer, load_trainable_policy
+from cs336_alignment.ppo.actor_critic import ActorCritic, ActorCriticReplica
+from cs336_alignment.ppo.config import PPOConfig
+from cs336_alignment.ppo.trainer import PPOTrainer, ResponseScores
+from cs336_alignment.reward_model.model import load_reward_model
+from cs336_alignment.reward_model.score import score_responses
+from cs336_alignment.rollout_log import write_rollout_page
+from cs336_alignment.training.config import parse_config
+from cs336_alignment.training.loop import TrainingResult, train
+
+
+def make_trainer(config: PPOConfig) -> PPOTrainer:
+    """A trainer, ready for `train`.
+
+    Raises:
+        UsageError: a model, the data or the engine cannot be used.
+    """
+    questions, held_out = training_questions(config), held_out_questions(config)
+    tokenizer = load_tokenizer(config.model)
+    policy = load_trainable_policy(config)
+    critic = load_trainable_policy(config).base_model if config.critic == "separate" else None
+    replica = ActorCriticReplica(ActorCritic(policy, critic, config.head_chunk_tokens), config)
+    collector = make_collector(config, replica, tokenizer)
+    reference = make_frozen_reference(config, policy) if config.kl_coefficient else None
+    score = reward_model_score(config) if config.reward_model is not None else None
+    return PPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference, score)
+
+
+def make_frozen_reference(
+    config: PPOConfig, policy: nn.Module
+) -> tuple[Callable[[], AbstractContextManager], nn.Module]:
+    """The policy before training: with LoRA it is the policy without its adapters, else a second model."""
+    if has_lora(policy):
+        return partial(adapters_off, policy), policy
+    return nullcontext, make_reference(config)
+
+
+def reward_model_score(config: PPOConfig) -> ResponseScores:
+    """Scores under the reward model that the settings name."""
+    model = load_reward_model(config.reward_model, config.device, config.dtype)
+    return partial(score_responses, model, load_tokenizer(config.reward_model))
+
+
+def run(config: PPOConfig, progress: bool = True) -> TrainingResult:
+    """Train in this process, and write the page of rollouts.
+
+    Args:
+        config: the settings; `out` names the run's folder.
+        progress: show a progress bar and messages.
+    """
+    result = train(make_trainer(config), progress=progress)
+    write_rollout_page(result.folder)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The program: train as `argv` says and print how it went."""
+    config = parse_config(
+        PPOConfig, argv, program="ppo.py",
+        description="Train a policy by proximal policy optimization with a learned value function.",
+    )  # fmt: skip
+    run_and_tell(run, config, "ppo", "scripts/ppo.py")
