@@ -17,6 +17,7 @@ from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.trainer import Trainer
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.check_pointing import checkpoint_name, checkpoints_newest_first, remove_unfinished_checkpoints
+from cs336_basics.command_line import UsageError
 from cs336_basics.machine import machine_description
 from cs336_basics.run_log import RunLog, SilentLog
 from cs336_basics.trainer.interrupts import StopRequest
@@ -82,6 +83,11 @@ class _Run:
             checkpoint = trainer.restore_checkpoint(resumed)
             self.wandb_id, self.last_evaluation = checkpoint["wandb_id"], checkpoint["last_evaluation"]
             self.last_checkpoint = Path(resumed)
+            if trainer.step > trainer.num_steps:
+                raise UsageError(
+                    f"num_steps is {trainer.num_steps}, but {resumed} has {trainer.step} steps behind it; allowed are "
+                    "at least as many"
+                )
             if trainer.replica.writes:
                 remove_unfinished_checkpoints(self.config.checkpoint_folder)
         elif trainer.replica.writes:
