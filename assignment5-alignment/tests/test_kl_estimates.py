@@ -37,6 +37,22 @@ def test_expectations_of_values_and_gradients(vocab, seed):
         torch.testing.assert_close(gradient, expected_gradient[estimator], rtol=0, atol=1e-13)
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(vocab=st.integers(2, 8), seed=st.integers(0, 100))
+def test_reweighted_estimates_are_unbiased_for_samples_of_another_policy(vocab, seed):
+    logits, reference = make_policies(vocab, seed)
+    old = make_policies(vocab, seed + 1000)[1]
+    policy = logits.log_softmax(0)
+    kl = (policy.exp() * (policy - reference)).sum()
+    (expected_gradient,) = torch.autograd.grad(kl, logits, retain_graph=True)
+    for sampled_from in (old, policy.detach()):
+        for estimator in ("k1", "k3"):
+            mean = (sampled_from.exp() * estimate_kl(policy, reference, estimator, sampled_from)).sum()
+            assert mean.item() == pytest.approx(kl.item(), abs=1e-13)
+            (gradient,) = torch.autograd.grad(mean, logits, retain_graph=True)
+            torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-13)
+
+
 def test_values_by_hand_and_signs():
     policy, reference = torch.tensor([-1.0, -2.0, -3.0]).double(), torch.tensor([-2.0, -2.0, -1.0]).double()
     assert estimate_kl(policy, reference, "k1").tolist() == [1, 0, -2]
@@ -65,3 +81,5 @@ def test_refuses_unknown_estimators_and_other_shapes():
         estimate_kl(torch.zeros(2), torch.zeros(2), "k4")
     with pytest.raises(UsageError, match=r"\(3,\).*\(2,\)"):
         estimate_kl(torch.zeros(2), torch.zeros(3))
+    with pytest.raises(UsageError, match=r"old_log_probs \(3,\).*\(2,\)"):
+        estimate_kl(torch.zeros(2), torch.zeros(2), "k3", torch.zeros(3))

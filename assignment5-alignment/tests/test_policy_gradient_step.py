@@ -191,6 +191,24 @@ def test_kl_term(model, old):
     assert_same(without.parameters(), run(model)[0].parameters(), 0)
 
 
+def test_reweighted_kl_term(model, old):
+    reference = old.clamp(min=-20) + 0.1
+    settings = {"kl_coefficient": 0.7, "reference_log_probs": reference, "old_log_probs": old}
+    updated, loss, _ = run(model, kl_reweighting=True, **settings)
+    log_p, mask, _ = log_probs_of(model)
+    difference = reference - log_p
+    kl = ((log_p - old).clamp(max=50).exp() * (difference.clamp(max=50).exp() - difference - 1)).where(mask, 0)
+    reinforce, gradients = by_hand(model)
+    extra = 0.7 * (kl.sum(1) / mask.sum(1)).mean()
+    assert loss.item() == pytest.approx((reinforce + extra).item(), abs=1e-12)
+    more = torch.autograd.grad(extra, list(model.parameters()))
+    summed = [one + other for one, other in zip(gradients, more, strict=True)]
+    # AdamW divides by the gradient, so where it is small, rounding weighs more.
+    assert_same(updated.parameters(), after_adamw(model, summed)[1], 1e-9)
+    with pytest.raises(UsageError, match="kl_reweighting needs old_log_probs"):
+        run(model, kl_reweighting=True, kl_coefficient=0.7, reference_log_probs=reference)
+
+
 @pytest.mark.parametrize("method", ["noclip", "grpo", "gspo", "cispo"])
 def test_the_first_step_on_fresh_rollouts_is_reinforce(model, method):
     current = log_probs_of(model)[0].detach()

@@ -87,6 +87,7 @@ class PolicyGradientLoss:
 
     Attributes:
         kl_coefficient: how much the KL estimate counts; 0 leaves it out of the loss.
+        kl_reweighting: multiply the estimate in the loss by the ratio to the policy that wrote the responses.
         chunk_tokens: tokens for which the output head is computed at once, see `get_response_log_probs`.
         on_policy: a batch without `old_log_probs` was written by the policy as it is: its own are the old ones.
     """
@@ -98,6 +99,7 @@ class PolicyGradientLoss:
     normalization_constant: float | None = None
     kl_coefficient: float = 0.0
     kl_estimator: KLEstimator = "k3"
+    kl_reweighting: bool = False
     chunk_tokens: int | None = None
     on_policy: bool = False
 
@@ -133,16 +135,23 @@ class PolicyGradientLoss:
             "token_entropy": scored["token_entropy"],
             "clip_fraction": metadata.get("clipped", torch.zeros_like(mask)),
         }
+        if self.kl_coefficient:
+            per_token = per_token + self.kl_coefficient * self._kl(scored["log_probs"], microbatch, old)
         if microbatch.reference_log_probs is not None:
-            kl = estimate_kl(scored["log_probs"], microbatch.reference_log_probs, self.kl_estimator)
-            per_token = per_token + self.kl_coefficient * kl if self.kl_coefficient else per_token
-            values["kl"] = kl.detach()
-        elif self.kl_coefficient:
-            raise UsageError(f"kl_coefficient is {self.kl_coefficient}, which needs reference_log_probs")
+            values["kl"] = estimate_kl(scored["log_probs"].detach(), microbatch.reference_log_probs, self.kl_estimator)
         weights = token_weights(
             mask, num_sequences, num_tokens, self.loss_normalization, self.normalization_constant, per_token.dtype
         )
         return (
             torch.where(mask, per_token * weights, 0).sum(),
             {name: torch.where(mask, value, 0).sum() / num_tokens for name, value in values.items()},
+        )
+
+    def _kl(self, log_probs: Tensor, microbatch: RolloutBatch, old: Tensor | None) -> Float[Tensor, "batch seq"]:
+        if microbatch.reference_log_probs is None:
+            raise UsageError(f"kl_coefficient is {self.kl_coefficient}, which needs reference_log_probs")
+        if self.kl_reweighting and old is None:
+            raise UsageError("kl_reweighting needs old_log_probs")
+        return estimate_kl(
+            log_probs, microbatch.reference_log_probs, self.kl_estimator, old if self.kl_reweighting else None
         )

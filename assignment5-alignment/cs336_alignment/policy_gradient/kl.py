@@ -15,6 +15,10 @@ What is unbiased as a number need not be so as a loss. Differentiated at given t
 
 (Tang & Munos 2025, "On a few pitfalls in KL divergence gradient estimation for RL", arXiv:2506.09477). So k1 belongs
 into a reward, where it is a number, and k2 and k3 may stand in a loss.
+
+Multiplied by the ratio exp(log policy - log old) to the policy that sampled, k1 and k3 are unbiased when that one is
+another, and since the expectation is then over the old policy, which does not move, so is their gradient: that of
+KL(policy || reference) (DeepSeek-AI 2025, "DeepSeek-V3.2", arXiv:2512.02556, section 3.1).
 """
 
 from typing import Literal
@@ -30,24 +34,35 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
 def estimate_kl(
-    policy_log_probs: Float[Tensor, "..."], reference_log_probs: Float[Tensor, "..."], estimator: KLEstimator = "k3"
+    policy_log_probs: Float[Tensor, "..."],
+    reference_log_probs: Float[Tensor, "..."],
+    estimator: KLEstimator = "k3",
+    old_log_probs: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "..."]:
-    """An estimate at each token, in nats, by the module's formulas; the reference is a constant.
+    """An estimate at each token, in nats, by the module's formulas.
+
+    Args:
+        policy_log_probs: of the sampled tokens; what is differentiated.
+        reference_log_probs: a constant.
+        old_log_probs: under the policy that sampled, a constant: multiply by the ratio to it; None does not.
 
     Raises:
         UsageError: the estimator is unknown, or the shapes differ.
     """
-    if policy_log_probs.shape != reference_log_probs.shape:
-        raise UsageError(
-            f"reference_log_probs {tuple(reference_log_probs.shape)} do not have the shape of policy_log_probs "
-            f"{tuple(policy_log_probs.shape)}"
-        )
+    for name, log_probs in (("reference_log_probs", reference_log_probs), ("old_log_probs", old_log_probs)):
+        if log_probs is not None and log_probs.shape != policy_log_probs.shape:
+            raise UsageError(
+                f"{name} {tuple(log_probs.shape)} do not have the shape of policy_log_probs "
+                f"{tuple(policy_log_probs.shape)}"
+            )
     difference = policy_log_probs - reference_log_probs.detach()
     match estimator:
         case "k1":
-            return difference
+            estimate = difference
         case "k2":
-            return difference.square() / 2
+            estimate = difference.square() / 2
         case "k3":
-            return torch.expm1(-difference) + difference
-    raise UsageError(f"the KL estimator is {estimator!r}; allowed are {', '.join(KL_ESTIMATORS)}")
+            estimate = torch.expm1(-difference) + difference
+        case _:
+            raise UsageError(f"the KL estimator is {estimator!r}; allowed are {', '.join(KL_ESTIMATORS)}")
+    return estimate if old_log_probs is None else (policy_log_probs - old_log_probs.detach()).exp() * estimate

@@ -96,6 +96,7 @@ def grpo_train_step(
     cliprange_high: float | None = None,
     kl_coefficient: float = 0.0,
     kl_estimator: KLEstimator = "k3",
+    kl_reweighting: bool = False,
     reference_log_probs: Float[Tensor, "batch seq"] | None = None,
     chunk_tokens: int | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor | float]]:
@@ -126,7 +127,7 @@ def grpo_train_step(
     )
     loss_choice = PolicyGradientLoss(
         importance_reweighting_method, cliprange, cliprange_high, loss_normalization, normalization_constant,
-        kl_coefficient, kl_estimator, chunk_tokens,
+        kl_coefficient, kl_estimator, kl_reweighting, chunk_tokens,
     )  # fmt: skip
     loss, metadata = policy_gradient_step(
         model, optimizer, batch, loss_choice, gradient_accumulation_steps, max_grad_norm
