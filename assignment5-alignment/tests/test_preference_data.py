@@ -53,9 +53,13 @@ def test_a_folder_tells_the_file_of_each_pair(tmp_path):
     row = {"chosen": _hh("Why?", "A."), "rejected": _hh("Why?", "B.")}
     for folder in ("helpful-base", "harmless-base"):
         _write(tmp_path / folder / "train.jsonl.gz", [row])
+        _write(tmp_path / folder / "test.jsonl.gz", [row])
     (tmp_path / "README.md").write_text("not data")
     sources = [pair.source for pair in read_preferences(tmp_path).pairs]
     assert sources == ["harmless-base/train.jsonl.gz", "helpful-base/train.jsonl.gz"]
+    _write(tmp_path / "other" / "b.jsonl", [row])
+    _write(tmp_path / "other" / "a.jsonl", [row])
+    assert [pair.source for pair in read_preferences(tmp_path / "other").pairs] == ["a.jsonl", "b.jsonl"]
 
 
 def test_messages_are_conversations_and_own_lines_stand_as_they_are(tmp_path):

@@ -49,6 +49,8 @@ class _NotUsed(Exception):
 def read_preferences(path: str | os.PathLike, template: Template = "auto") -> PreferenceData:
     """Read a file of pairs, or all `*.jsonl` and `*.jsonl.gz` files below a folder, sorted by name.
 
+    Where a folder holds files called `train.…`, as HH does beside `test.…`, these alone are read.
+
     Args:
         path: the file or folder.
         template: "auto" puts the instructions of conversations into the Alpaca template and leaves prompts of the own
@@ -63,7 +65,8 @@ def read_preferences(path: str | os.PathLike, template: Template = "auto") -> Pr
     """
     path, data = Path(path), PreferenceData()
     files = sorted(file for file in path.rglob("*") if file.name.endswith((".jsonl", ".jsonl.gz")))
-    for file in files if path.is_dir() else [path]:
+    training_files = [file for file in files if file.name.startswith("train.")]
+    for file in (training_files or files) if path.is_dir() else [path]:
         source = str(file.relative_to(path)) if path.is_dir() else file.name
         for place, row in json_records(file):
             try:
