@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -30,6 +31,7 @@ from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
 
 DEFAULT_FOLDER = Path("models")
 RECIPE_NAME = "recipe.json"
+"""In a model's folder: what made it, and the seconds that took."""
 VOCAB_SIZE = 268
 """256 bytes, the merges that make one token of each word of the tags, and <|endoftext|>."""
 
@@ -76,7 +78,12 @@ def ensure_default_model(folder: Path = DEFAULT_FOLDER, smoke: bool = False, pro
     Returns:
         A folder that `transformers` opens, below `folder`.
     """
-    return ensure_model(Path(folder) / ("smoke" if smoke else "default"), SMOKE_RECIPE if smoke else Recipe(), progress)
+    return ensure_model(model_folder(folder, smoke), SMOKE_RECIPE if smoke else Recipe(), progress)
+
+
+def model_folder(folder: Path = DEFAULT_FOLDER, smoke: bool = False) -> Path:
+    """Where the base model lies, or will lie."""
+    return Path(folder) / ("smoke" if smoke else "default")
 
 
 def ensure_model(folder: Path, recipe: Recipe, progress: bool = True) -> Path:
@@ -89,8 +96,14 @@ def ensure_model(folder: Path, recipe: Recipe, progress: bool = True) -> Path:
             return folder
         print(f"no base model in {folder}: pretraining one", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            started, cpu_started = time.perf_counter(), time.process_time()
             made = pretrain(Path(scratch) / "model", recipe, progress)
-            (made / RECIPE_NAME).write_text(json.dumps(_record(recipe), indent=1) + "\n", encoding="utf-8")
+            record = {
+                "recipe": _record(recipe),
+                "seconds": round(time.perf_counter() - started, 2),
+                "cpu_seconds": round(time.process_time() - cpu_started, 2),
+            }
+            (made / RECIPE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
     return folder
@@ -104,8 +117,8 @@ def _record(recipe: Recipe) -> dict[str, object]:
 
 def _made_by(folder: Path) -> dict[str, object] | None:
     try:
-        return json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError):
         return None
 
 
