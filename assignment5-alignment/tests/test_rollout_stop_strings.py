@@ -96,7 +96,8 @@ def test_responses_end_at_the_first_stop_string(engine, include_stop):
         for unstopped, rollout in zip(free_group, group, strict=True):
             expected = first_stop(tokenizer, unstopped.token_ids, stop, after=0)
             if expected is None:
-                assert rollout == unstopped
+                assert (rollout.token_ids, rollout.text) == (unstopped.token_ids, unstopped.text)
+                assert rollout.finish_reason == unstopped.finish_reason
                 continue
             length, start, end = expected
             assert rollout.token_ids == unstopped.token_ids[:length]

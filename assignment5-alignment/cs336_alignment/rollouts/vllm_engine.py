@@ -36,8 +36,7 @@ class VLLMOptions:
     Attributes:
         device: where: "auto", "cpu", "cuda" or "cuda:N"; "auto" is the first GPU, if there is one.
         dtype: of its weights and its cache: "float32", "bfloat16" or "float16"; "auto" is the model's own.
-        gpu_memory_utilization: the share of that device's memory that it takes; None is 0.85 of a GPU's memory, 0.2 of
-            main memory.
+        gpu_memory_utilization: the share of each GPU's memory that it takes; on the CPU it takes 0.2 of main memory.
         max_model_len: the most tokens of prompt and response together; None is the model's context length.
         tensor_parallel: number of GPUs that share the model, from `device` upwards.
         enforce_eager: run without compiling and CUDA graphs: it starts sooner and samples slower. On the CPU always.
@@ -46,7 +45,7 @@ class VLLMOptions:
 
     device: str = "auto"
     dtype: str = "auto"
-    gpu_memory_utilization: float | None = None
+    gpu_memory_utilization: float = 0.85
     max_model_len: int | None = None
     tensor_parallel: int = 1
     enforce_eager: bool = False
@@ -172,8 +171,7 @@ def _engine_arguments(device: torch.device, options: VLLMOptions) -> dict[str, A
         "max_model_len": options.max_model_len,
         "enforce_eager": options.enforce_eager or device.type == "cpu",
         "enable_prefix_caching": options.prefix_caching,
-        "gpu_memory_utilization": options.gpu_memory_utilization
-        or (_CPU_MEMORY_SHARE if device.type == "cpu" else 0.85),
+        "gpu_memory_utilization": _CPU_MEMORY_SHARE if device.type == "cpu" else options.gpu_memory_utilization,
         "tensor_parallel_size": options.tensor_parallel,
         "seed": 0,  # of the requests without a seed of their own; see `request_seeds`
         "logprobs_mode": "raw_logprobs",
