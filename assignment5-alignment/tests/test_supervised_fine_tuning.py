@@ -262,6 +262,13 @@ def test_epochs_set_the_number_of_steps():
     assert trainer_of(examples, num_steps=7).num_steps == 7
 
 
+def test_what_is_left_open_fits_the_data():
+    given = SFTConfig(data="file.jsonl")
+    assert (given.lr, given.epochs, given.num_examples) == (2e-5, 1.0, None)
+    default = SFTConfig(epochs=3)
+    assert (default.lr, default.epochs, default.num_examples) == (2e-3, 3.0, 128)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -269,6 +276,7 @@ def test_epochs_set_the_number_of_steps():
         ({"epochs": 0.0}, "epochs is 0.0"),
         ({"normalize_constant": math.inf}, "normalize_constant is inf"),
         ({"packed": True, "only_correct": True}, "does not go with packed"),
+        ({"num_examples": 0}, "num_examples is 0"),
         ({"lr": -1.0}, "lr is -1.0"),
         ({"schedule": "step"}, "schedule is 'step'; allowed are constant, cosine, linear"),
         ({"lora_dropout": 1.0}, "lora_dropout is 1.0"),
@@ -298,4 +306,4 @@ def test_help_names_every_flag(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for flag in ("--model", "--data", "--packed", "--lora_rank", "--resume_ckp", "--parallel", "--no_answers"):
         assert f"{flag} " in text
-    assert "default: 0.001" in text
+    assert "default: 2e-5; 2e-3 for the default task" in text

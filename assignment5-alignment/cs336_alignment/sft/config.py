@@ -10,6 +10,11 @@ from cs336_alignment.rollouts import SamplingParameters
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import setting
 
+# A model of billions of parameters learns with small steps what ours, with a thousandth of them, needs large ones for.
+_FITTING_OTHERS = {"lr": 2e-5, "epochs": 1.0}
+# Few demonstrations: enough to teach the form of an answer, and to leave something to reinforcement learning.
+_FITTING_DEFAULT_TASK = {"lr": 2e-3, "epochs": 15.0, "num_examples": 128}
+
 
 @dataclass(frozen=True)
 class SFTConfig(RolloutConfig):
@@ -21,6 +26,7 @@ class SFTConfig(RolloutConfig):
 
     SMOKE: ClassVar[Mapping[str, Any]] = {
         "num_examples": 64,
+        "epochs": 1.0,
         "batch_size": 16,
         "valid_examples": 32,
         "eval_examples": 8,
@@ -28,7 +34,7 @@ class SFTConfig(RolloutConfig):
         "save_every": 2,
     }
 
-    lr: float = setting(1e-3, "highest learning rate")
+    lr: float | None = setting(None, "highest learning rate", type=float, shown="2e-5; 2e-3 for the default task")
     schedule: str = setting("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "linear"))
     warmup_steps: int = setting(10, "optimizer steps of linear warm-up")
 
@@ -39,10 +45,14 @@ class SFTConfig(RolloutConfig):
     seq_length: int = setting(256, "tokens of a packed sequence")
     max_length: int = setting(1024, "tokens of a prompt and its response when not packed; longer pairs are left out")
     token_cache: str = setting("data/sft_tokens", "folder for token ids of packed files")
-    batch_size: int = setting(32, "examples, or packed sequences, per optimizer step")
-    epochs: float = setting(1.0, "passes over the training data")
+    batch_size: int = setting(16, "examples, or packed sequences, per optimizer step")
+    epochs: float | None = setting(
+        None, "passes over the training data", type=float, shown="1; 15 for the default task"
+    )
     num_steps: int | None = setting(None, "optimizer steps", type=int, shown="what the epochs come to")
-    num_examples: int = setting(0, "training examples to use, drawn at random; 0 for all (4,096 of the default task)")
+    num_examples: int | None = setting(
+        None, "training examples to use, drawn at random", type=int, shown="all; 128 of the default task"
+    )
     only_correct: bool = setting(False, "use only examples whose response the reward function finds right")
     loss_normalization: str = setting(
         "tokens", "what the sum of the responses' losses is divided by: their tokens in the batch, or batch_size times "
@@ -57,13 +67,17 @@ class SFTConfig(RolloutConfig):
     no_answers: bool = setting(False, "do not answer questions in evaluations")
 
     def __post_init__(self) -> None:
+        fitting = _FITTING_DEFAULT_TASK if self.data is None else _FITTING_OTHERS
+        for name, value in fitting.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         super().__post_init__()
         for name in ("seq_length", "max_length", "batch_size"):
             self.check_range(name, 1, math.inf)
-        for name in ("num_examples", "valid_examples"):
-            self.check_range(name, 0, math.inf)
-        if self.num_steps is not None:
-            self.check_range("num_steps", 1, math.inf)
+        self.check_range("valid_examples", 0, math.inf)
+        for name in ("num_steps", "num_examples"):
+            if getattr(self, name) is not None:
+                self.check_range(name, 1, math.inf)
         for name in ("epochs", "normalize_constant"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; allowed is any finite number above 0")

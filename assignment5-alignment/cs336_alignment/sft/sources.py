@@ -16,8 +16,8 @@ from cs336_alignment.sft.examples import PackedExamples, PromptMaskedExamples, T
 from cs336_alignment.sft.packed import PackedDocuments
 from cs336_basics.command_line import UsageError
 
-DEFAULT_NUM_TRAINING, DEFAULT_NUM_VALIDATION = 4096, 512
-"""Examples of the default task, unless told otherwise."""
+DEFAULT_NUM_VALIDATION = 512
+"""Validation examples of the default task, if all are asked for."""
 _ANSWER_FIELDS = ("answer", "ground_truth")
 """Names that files of demonstrations give the true answer."""
 Say = Callable[[str], None]
@@ -79,8 +79,7 @@ def evaluation_questions(config: SFTConfig) -> list[Question]:
 
 def _records(config: SFTConfig, path: str | None, split: str) -> list[dict[str, str]]:
     if path is None:
-        wanted = config.num_examples if split == "train" else config.valid_examples
-        num = wanted or (DEFAULT_NUM_TRAINING if split == "train" else DEFAULT_NUM_VALIDATION)
+        num = config.num_examples if split == "train" else config.valid_examples or DEFAULT_NUM_VALIDATION
         return list(make_examples(split, num, config.seed))
     records = []
     for place, record in json_records(Path(path)):
@@ -123,5 +122,5 @@ def _packed(
     order = np.arange(len(documents))
     if shuffle:
         order = np.random.default_rng(config.seed).permutation(len(documents))
-        order = order[: config.num_examples or None]
+        order = order[: config.num_examples]
     return PackedExamples(PackedDocuments(documents, config.seq_length, order))
