@@ -265,6 +265,8 @@ def test_changes_of_a_variant():
         ({"normalization_constant": 0.0}, "normalization_constant is 0.0"),
         ({"overlong_tokens": 9}, "overlong_tokens is 9; allowed are 0 to max_tokens 6"),
         ({"processes": 2}, "processes is 2, which needs --parallel"),
+        ({"parallel": "fsdp", "head_chunk_tokens": 8}, "head_chunk_tokens does not go with fsdp"),
+        ({"parallel": "fsdp", "compile": True}, "compile does not go with fsdp"),
     ],
 )
 def test_settings_out_of_range(changes, message):

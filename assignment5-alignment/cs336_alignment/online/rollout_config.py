@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from cs336_alignment.online.questions import QUESTION_TASKS
 from cs336_alignment.online.reward_functions import REWARD_NAMES
 from cs336_alignment.parallel.replica import REPLICAS
+from cs336_alignment.rollouts.factory import ENGINES
 from cs336_alignment.training.config import TrainingConfig
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import setting
-
-ENGINES = ("hf", "vllm", "vllm-server")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class RolloutConfig(TrainingConfig):
     )
     thorough_grading: bool = setting(False, "ask math-verify too where the quick comparison finds an answer wrong")
 
-    engine: str = setting("hf", "what samples rollouts", choices=tuple(ENGINES))
+    engine: str = setting("hf", "what samples rollouts", choices=ENGINES)
     max_tokens: int = setting(64, "tokens a response has at most")
     stop: str = setting("</answer>", "text that ends a response, and stays in it; empty for none")
     generation_batch_size: int = setting(256, "responses that the hf engine samples at once, in each process")
@@ -38,7 +37,9 @@ class RolloutConfig(TrainingConfig):
         None, "where rollouts are sampled, such as cuda:1", type=str,
         shown="the policy's device; for vllm the first GPU that no process trains on, if there is one",
     )  # fmt: skip
-    gpu_memory_utilization: float = setting(0.85, "share of its GPU's memory that vllm takes")
+    gpu_memory_utilization: float | None = setting(
+        None, "share of its device's memory that vllm takes", type=float, shown="0.85 of a GPU's, 0.2 of main memory"
+    )
     server_url: str = setting("http://localhost:8000", "address of the server of the engine vllm-server")
 
     eval_examples: int = setting(128, "held-out questions of an evaluation; 0 for all")
@@ -50,11 +51,9 @@ class RolloutConfig(TrainingConfig):
         shown="1 without parallel, else one per GPU, or 2",
     )  # fmt: skip
     head_chunk_tokens: int | None = setting(
-        None,
-        "tokens for which the output head is computed at once, to save memory",
-        type=int,
+        None, "tokens for which the output head is computed at once, to save memory", type=int,
         shown="all of a microbatch",
-    )
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,12 +63,19 @@ class RolloutConfig(TrainingConfig):
         for name in ("processes", "head_chunk_tokens"):
             if getattr(self, name) is not None:
                 self.check_range(name, 1, math.inf)
-        if not 0 < self.gpu_memory_utilization <= 1:
+        if self.gpu_memory_utilization is not None and not 0 < self.gpu_memory_utilization <= 1:
             raise UsageError(
                 f"gpu_memory_utilization is {self.gpu_memory_utilization}; allowed are numbers above 0, up to 1"
             )
         if self.parallel == "none" and (self.processes or 1) > 1:
             raise UsageError(f"processes is {self.processes}, which needs --parallel ddp or fsdp")
+        if self.parallel == "fsdp" and self.head_chunk_tokens is not None:
+            # Processes have different numbers of tokens, but must gather the head equally often.
+            raise UsageError(
+                "head_chunk_tokens does not go with fsdp; use more gradient_accumulation_steps to save memory"
+            )
+        if self.parallel == "fsdp" and self.compile:
+            raise UsageError("compile does not go with fsdp; use one of them")
 
     def check_divisible(self, name: str, divisor_name: str, divisor: int) -> None:
         """Refuse a batch that cannot be divided evenly.

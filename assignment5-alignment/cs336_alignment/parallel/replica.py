@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 from cs336_alignment.lora import LoRALinear
 from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.replica import Replica
-from cs336_basics.command_line import UsageError
 from cs336_systems.data_parallel import OverlappedDDP
 from cs336_systems.data_parallel.base import DataParallel
 from cs336_systems.fsdp import FSDP
@@ -97,15 +96,7 @@ class ShardedReplica(ProcessGroupReplica):
     """Every process holds its rows of each large weight, gradient and moment (FSDP).
 
     State is gathered whole, so checkpoints are those of a single process.
-
-    Raises:
-        UsageError: with `compile`, which cannot see weights come and go.
     """
-
-    def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
-        if config.compile:
-            raise UsageError("compile does not go with fsdp; use one of them")
-        super().__init__(module, config)
 
     def _wrap(self, module: nn.Module) -> FSDP:
         return shard(module)
