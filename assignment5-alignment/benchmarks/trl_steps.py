@@ -194,7 +194,8 @@ def compare_formulas(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     case = Case(arguments.folder)
-    step, pad_id = case.rollouts()[0], pad_token_id(case.tokenizer())
+    pad_id = pad_token_id(case.tokenizer())
+    step = {name: ids[: arguments.group_size] for name, ids in case.rollouts()[0].items()}
     rows, longest = len(step["prompts"]), max(map(len, step["completions"]))
     generator = torch.Generator().manual_seed(0)
     advantages = torch.randn(rows, generator=generator)

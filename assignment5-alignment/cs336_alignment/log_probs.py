@@ -198,12 +198,13 @@ def get_response_log_probs(
         return tensor.flatten(0, 1) if response_mask is None else tensor[response_mask]
 
     if parts is None:
-        results = _LogProbsAndEntropy.apply(
-            select(model(input_ids).logits), select(labels), return_token_entropy, False
-        )
+        # What a mask selects is a copy, which nobody else reads.
+        own = response_mask is not None
+        logits = select(model(input_ids).logits)
+        results = _LogProbsAndEntropy.apply(logits, select(labels), return_token_entropy, own)
     else:
         body, head = parts
-        hidden = select(body(input_ids).last_hidden_state)
+        hidden = select(body(input_ids, use_cache=False).last_hidden_state)
         results = log_probs_of_hidden_states(hidden, head, select(labels), return_token_entropy, chunk_tokens)
     if response_mask is None:
         log_probs, entropy = (None if result is None else result.view(labels.shape) for result in results)
