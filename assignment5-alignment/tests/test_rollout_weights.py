@@ -11,7 +11,8 @@ from cs336_alignment.rollouts import SamplingParameters
 from cs336_alignment.rollouts.factory import make_engine
 from cs336_alignment.rollouts.hf_engine import HFEngine
 from cs336_alignment.rollouts.kv_cache import RolloutCache
-from cs336_alignment.rollouts.vllm_server import VLLMServerEngine, write_weights
+from cs336_alignment.rollouts.vllm_server import VLLMServerEngine
+from cs336_alignment.rollouts.weight_files import write_weights
 from cs336_alignment.rollouts.weight_sync import copy_weights, named_weights, unwrap
 from cs336_basics.command_line import UsageError
 from cs336_systems.data_parallel import FlatDDP

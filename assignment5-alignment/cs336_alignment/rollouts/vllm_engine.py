@@ -15,6 +15,7 @@ from torch import nn
 
 from cs336_alignment.rollouts.drawing import request_seeds
 from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters, check_prompts
+from cs336_alignment.rollouts.weight_files import written_weights
 from cs336_alignment.rollouts.weight_sync import named_weights
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
@@ -38,7 +39,8 @@ class VLLMOptions:
         dtype: of its weights and its cache: "float32", "bfloat16" or "float16"; "auto" is the model's own.
         gpu_memory_utilization: the share of each GPU's memory that it takes; on the CPU it takes 0.2 of main memory.
         max_model_len: the most tokens of prompt and response together; None is the model's context length.
-        tensor_parallel: number of GPUs that share the model, from `device` upwards.
+        tensor_parallel: number of GPUs that share the model, from `device` upwards. With more than one, vLLM runs in
+            processes of its own, and weights go there as files.
         enforce_eager: run without compiling and CUDA graphs: it starts sooner and samples slower. On the CPU always.
         prefix_caching: keep the keys and values of prompts for the next call with the same beginning.
     """
@@ -79,6 +81,7 @@ class VLLMEngine(RolloutEngine):
         self.progress = progress
         device = resolve_device(options.device)
         _set_environment(device, options)
+        self._in_this_process = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
         try:
             from vllm import LLM
         except ImportError as error:
@@ -107,7 +110,11 @@ class VLLMEngine(RolloutEngine):
         ]
 
     def load_weights(self, policy: nn.Module) -> None:
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named_weights(policy)})
+        if self._in_this_process:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named_weights(policy)})
+        else:
+            with written_weights(policy) as folder:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         self.reset_caches()
 
     def reset_caches(self) -> None:

@@ -8,25 +8,21 @@ New weights travel through a folder that both sides see. The server reads them i
 restart.
 """
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from cs336_alignment.rollouts.drawing import request_seeds
 from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters, check_prompts
-from cs336_alignment.rollouts.weight_sync import named_weights
+from cs336_alignment.rollouts.weight_files import written_weights
 from cs336_basics.command_line import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_BYTES_PER_FILE = 2**31
 
 
 class VLLMServerEngine(RolloutEngine):
@@ -70,9 +66,9 @@ class VLLMServerEngine(RolloutEngine):
         return list(self._pool.map(lambda *one: self._complete(*one, parameters), prompts, token_ids, seeds))
 
     def load_weights(self, policy: nn.Module) -> None:
-        with tempfile.TemporaryDirectory(prefix="weights-", dir=self.exchange_folder) as folder:
-            write_weights(policy, Path(folder))
-            self._call("POST", "/collective_rpc", json={"method": "reload_weights", "kwargs": {"weights_path": folder}})
+        with written_weights(policy, self.exchange_folder) as folder:
+            request = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+            self._call("POST", "/collective_rpc", json=request)
         self.reset_caches()
 
     def reset_caches(self) -> None:
@@ -120,32 +116,6 @@ class VLLMServerEngine(RolloutEngine):
         if answer.is_error:
             raise RuntimeError(f"{self.url}{path} answered {answer.status_code}: {answer.text[:500]}")
         return answer.json() if answer.content else {}
-
-
-def write_weights(policy: nn.Module, folder: Path, bytes_per_file: int = _BYTES_PER_FILE) -> None:
-    """Write a policy's weights as safetensors files; no more than one file's worth is gathered in memory at once.
-
-    Args:
-        policy: as for `RolloutEngine.load_weights`.
-        folder: takes `weights-N.safetensors`.
-        bytes_per_file: a file is closed once it holds that much.
-    """
-    pending: dict[str, Tensor] = {}
-    files = 0
-
-    def write() -> None:
-        nonlocal files
-        save_file(pending, folder / f"weights-{files:05d}.safetensors")
-        pending.clear()
-        files += 1
-
-    for name, value in named_weights(policy):
-        # A copy also where a tied weight is the same memory: safetensors refuses to write shared memory.
-        pending[name] = value.cpu().clone() if value.device.type == "cpu" else value.cpu()
-        if sum(tensor.nbytes for tensor in pending.values()) >= bytes_per_file:
-            write()
-    if pending:
-        write()
 
 
 def _rollout(prompt: str, choice: dict[str, Any]) -> Rollout:
