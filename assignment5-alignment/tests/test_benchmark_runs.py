@@ -119,7 +119,9 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(random_folder, 
     os.utime(next(iter((tmp_path.parent / random_folder).glob("*.safetensors"))))
     with pytest.raises(UsageError, match=r"other settings: weights was"):
         run(random_folder, tmp_path, max_examples=5)
+    (tmp_path / "mine.jsonl").write_text("not to be dropped")
     run(random_folder, tmp_path, max_examples=5, overwrite=True)
+    assert (tmp_path / "mine.jsonl").exists()
     assert (tmp_path / "results.jsonl").read_bytes() == results
 
 

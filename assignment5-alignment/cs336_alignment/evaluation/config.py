@@ -28,7 +28,9 @@ class AskingConfig(Settings):
         UsageError: a value is out of range.
     """
 
-    SMOKE: ClassVar[Mapping[str, Any]] = {"model": SMOKE_MODEL, "judge_model": SMOKE_MODEL, "max_tokens": 24}
+    SMOKE: ClassVar[Mapping[str, Any]] = {
+        "model": SMOKE_MODEL, "judge_model": SMOKE_MODEL, "max_tokens": 24, "judge_max_tokens": 16,
+    }  # fmt: skip
 
     model: str = setting(
         DEFAULT_MODEL, "the model to ask: a Hugging Face folder or name, or `default`, the small model made here"
@@ -165,7 +167,9 @@ class EvaluationConfig(AskingConfig):
 class RedTeamConfig(AskingConfig):
     """Settings of a red-teaming run."""
 
-    SMOKE: ClassVar[Mapping[str, Any]] = {**AskingConfig.SMOKE, "max_examples": 2, "num_samples": 1}
+    SMOKE: ClassVar[Mapping[str, Any]] = {
+        **AskingConfig.SMOKE, "max_examples": 2, "num_samples": 1, "attacks": "plain,role_play,base64",
+    }  # fmt: skip
 
     data: str | None = setting(
         None, "requests to attack with: a CSV file as SimpleSafetyTests', or lines of text", type=str,
@@ -175,7 +179,7 @@ class RedTeamConfig(AskingConfig):
     attack_file: str | None = setting(
         None, "attacks of one's own, a TOML file", type=str, shown="evaluation/attacks.toml of the package"
     )
-    num_samples: int = setting(4, "attempts with each request and attack")
+    num_samples: int = setting(2, "attempts with each request and attack")
     temperature: float = setting(0.7, "of the sampling; 0 takes the likeliest token")
 
     def __post_init__(self) -> None:

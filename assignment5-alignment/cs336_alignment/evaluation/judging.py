@@ -10,7 +10,7 @@ from typing import Any
 from cs336_alignment.evaluation.config import NO_JUDGE, AskingConfig
 from cs336_alignment.evaluation.engines import EngineOnDemand
 from cs336_alignment.evaluation.judge import Assignment, Judge, read_judge_prompt
-from cs336_alignment.evaluation.resumable import Row
+from cs336_alignment.evaluation.resumable import JUDGMENTS_NAME, Row
 from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
 
 
@@ -50,6 +50,6 @@ def judge_cases(
     template = read_judge_prompt(config.judge_prompt or assignment.prompt, assignment.fields)
     judge = Judge(assignment, template, choice.tokenizer, choice.fits, config.judge_max_tokens)
     determined_by = [choice.fingerprint(), choice.engine, template, config.judge_max_tokens, cases]
-    path = folder / f"judgments_{checksum(determined_by)[:8]}.jsonl"
+    path = folder / JUDGMENTS_NAME.format(checksum(determined_by)[:8])
     with EngineOnDemand(choice.open) as engine:
         return judge.judge(cases, engine, path, chunk_size=config.chunk_size, progress=not config.quiet)

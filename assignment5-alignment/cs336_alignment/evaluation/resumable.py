@@ -20,6 +20,9 @@ Item = TypeVar("Item")
 Row = dict[str, Any]
 
 SETTINGS_NAME = "settings.json"
+RESULTS_NAME, TIMING_NAME, JUDGMENTS_NAME = "results.jsonl", "timing.jsonl", "judgments_{}.jsonl"
+OWN_NAMES = (RESULTS_NAME, TIMING_NAME, JUDGMENTS_NAME.format("*"), SETTINGS_NAME)
+"""What a run goes on from; other files in its folder are made anew, or somebody else's."""
 
 
 @contextmanager
@@ -42,8 +45,8 @@ def run_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = Fals
             raise UsageError(f"another run is at work in {folder}: wait for it or give another --out") from None
         path, wanted = folder / SETTINGS_NAME, json.loads(json.dumps(settings))
         if overwrite:
-            for old in (*folder.glob("*.jsonl"), path):
-                old.unlink(missing_ok=True)
+            for old in [name for pattern in OWN_NAMES for name in folder.glob(pattern)]:
+                old.unlink()
         if path.exists():
             _compare(json.loads(path.read_text(encoding="utf-8")), wanted, folder)
         else:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cs336_alignment.evaluation.engines import EngineOnDemand
-from cs336_alignment.evaluation.resumable import Row, run_in_chunks
+from cs336_alignment.evaluation.resumable import RESULTS_NAME, TIMING_NAME, Row, run_in_chunks
 from cs336_alignment.evaluation.task import Example, Grade
 from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters
 
-RESULTS_NAME, TIMING_NAME = "results.jsonl", "timing.jsonl"
 NO_ROOM = "prompt"
 
 
