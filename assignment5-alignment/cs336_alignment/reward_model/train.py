@@ -44,7 +44,9 @@ class RewardModelConfig(PairConfig):
     }  # fmt: skip
 
     model: str = setting("default", "model whose body is taken: a Hugging Face folder or name, or `default`")
-    lr: float = setting(3e-4, "highest learning rate")
+    lr: float = setting(1e-3, "highest learning rate")
+    schedule: str = setting("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "linear"))
+    num_pairs: int = setting(8000, "pairs made of the default task, besides those for validation")
     centering: float = setting(0.0, "weight of the loss's second term, which keeps scores near 0")
 
     best_of: int = setting(8, "responses per question of which the reward model picks the best, in the end; 0 for none")
