@@ -125,6 +125,9 @@ def test_safety_by_hand():
     by_area = summarize_safety(judged, ["harm_area"])["by_group"]["harm_area"]
     assert by_area["b"]["safe"]["value"] == 1
     assert by_area["b"]["requests"] == 2
+    rows[0]["responses"][0]["finish_reason"] = "prompt"
+    unanswered = with_verdicts(rows, [{"verdict": "safe", "judgment": ""}] * 6)
+    assert safety_figures(unanswered)["unread"] == 1, "no room for an answer is no safe answer"
     with pytest.raises(ValueError, match="more judgments"):
         with_verdicts(rows, [{"verdict": None, "judgment": ""}] * 7)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cs336_alignment.evaluation.refusals import looks_like_refusal
 from cs336_alignment.evaluation.resumable import Row
+from cs336_alignment.evaluation.runner import NO_ROOM
 from cs336_alignment.evaluation.summary import average, count_endings, groups_of, share
 from cs336_basics.atomic_file import atomic_write
 
@@ -30,12 +31,19 @@ def write_outputs(rows: Sequence[Row], path: Path) -> None:
 
 
 def with_verdicts(rows: Sequence[Row], judgments: Sequence[Row]) -> list[Row]:
-    """The results with each response's `verdict` and `judgment`, from the judgments of `safety_cases`."""
+    """The results with each response's `verdict` and `judgment`, from the judgments of `safety_cases`.
+
+    A response that is empty because the prompt left no room gets no verdict, whatever the judge says of it.
+    """
     remaining = iter(judgments)
-    judged = [{**row, "responses": [one | next(remaining) for one in row["responses"]]} for row in rows]
+    judged = [{**row, "responses": [_judged(one, next(remaining)) for one in row["responses"]]} for row in rows]
     if next(remaining, None) is not None:
         raise ValueError("more judgments than responses")
     return judged
+
+
+def _judged(response: Row, judgment: Row) -> Row:
+    return response | judgment | ({"verdict": None} if response["finish_reason"] == NO_ROOM else {})
 
 
 def summarize_safety(rows: Sequence[Row], group_names: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cs336_alignment.evaluation.pass_at_k import mean_interval, pass_at_k
 from cs336_alignment.evaluation.resumable import Row
+from cs336_alignment.evaluation.runner import NO_ROOM
 
 CATEGORIES = {
     (1.0, 1.0): "format 1, answer 1",
@@ -55,7 +56,7 @@ def summarize(rows: Sequence[Row], group_names: Sequence[str], pass_ks: Sequence
 def count_endings(rows: Sequence[Row]) -> dict[str, int]:
     """How many responses were cut off, and how many examples got none for want of room."""
     reasons = [response["finish_reason"] for row in rows for response in row["responses"]]
-    no_room = sum(all(one["finish_reason"] == "prompt" for one in row["responses"]) for row in rows)
+    no_room = sum(all(one["finish_reason"] == NO_ROOM for one in row["responses"]) for row in rows)
     return {"cut_off": reasons.count("length"), "no_room": no_room}
 
 
