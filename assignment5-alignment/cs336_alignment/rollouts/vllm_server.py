@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_MOST_STOP_STRINGS = 4
+"""As the OpenAI API has it, which the server speaks."""
+
+
 class VLLMServerEngine(RolloutEngine):
     """Samples with a vLLM server that serves the policy's base model.
 
@@ -61,6 +65,10 @@ class VLLMServerEngine(RolloutEngine):
         self._pool = ThreadPoolExecutor(concurrency)
 
     def generate(self, prompts: Sequence[str], parameters: SamplingParameters) -> list[list[Rollout]]:
+        if len(parameters.stop) > _MOST_STOP_STRINGS:
+            raise UsageError(
+                f"stop has {len(parameters.stop)} strings; the engine vllm-server allows {_MOST_STOP_STRINGS} at most"
+            )
         token_ids = check_prompts(prompts, self.tokenizer, self._context_length)
         seeds = request_seeds(prompts, parameters)
         return list(self._pool.map(lambda *one: self._complete(*one, parameters), prompts, token_ids, seeds))
