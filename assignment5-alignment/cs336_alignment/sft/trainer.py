@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +20,7 @@ from cs336_alignment.training.update import Metrics
 
 
 def likelihood_loss(
-    log_probs: Float[Tensor, "batch seq"], response_mask: Float[Tensor, "batch seq"], divisor: float
+    log_probs: Float[Tensor, "batch seq"], response_mask: Bool[Tensor, "batch seq"], divisor: float
 ) -> Float[Tensor, ""]:
     """The negative log-likelihood of the tokens that count, summed and divided.
 
