@@ -163,12 +163,16 @@ def test_the_reference_is_computed_once_and_goes_on_after_a_stop(folder, monkeyp
     assert torch.equal(again, resumed)
     assert len(done + todo) == len(pairs.pairs)
 
-    # Another reference's, other pairs' and damaged results are not taken over.
+    # Another reference's, changed weights', other pairs' and damaged results are not taken over.
     reference_log_probs(config, config.model + "/.", pairs.pairs, 2, progress=False)
     assert len(done + todo) == 2 * len(pairs.pairs)
+    weights = folder / "base" / "model.safetensors"
+    weights.touch()
+    reference_log_probs(config, config.model, pairs.pairs, 2, progress=False)
+    assert len(done + todo) == 3 * len(pairs.pairs)
     path.write_bytes(b"damaged")
     reference_log_probs(config, config.model, pairs.pairs[:5], 2, progress=False)
-    assert len(done + todo) == 2 * len(pairs.pairs) + 5
+    assert len(done + todo) == 3 * len(pairs.pairs) + 5
 
 
 @pytest.mark.parametrize(

@@ -42,5 +42,5 @@ def score_responses(
     for start in range(0, len(texts), batch_size):
         places = order[start : start + batch_size]
         input_ids, lengths = padded_rows([texts[place] for place in places], pad_id)
-        scores[places] = model(input_ids.to(device), lengths.to(device)).double().cpu().numpy()
+        scores[places] = model(input_ids.to(device), lengths.to(device)).cpu().double().numpy()
     return scores.tolist()
