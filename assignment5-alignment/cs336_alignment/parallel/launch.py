@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 
 from cs336_alignment.policy import resolve_model
+from cs336_alignment.rollout_log import write_rollout_page
+from cs336_alignment.rollout_log.reading import ROLLOUTS_NAME
 from cs336_alignment.training.loop import TrainingResult, tell, with_folder
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
@@ -49,7 +51,7 @@ def run_program(program: Program, config: "OnlineConfig", name: str, progress: b
 
 
 def run_and_tell(program: Program, config: "OnlineConfig", name: str, script: str) -> None:
-    """`run_program`, then print how it went.
+    """`run_program`, then write the page of its rollouts and print how it went.
 
     Raises:
         SystemExit: it did not end well: with code 1 if it diverged or a process died, 130 if it was interrupted.
@@ -59,8 +61,12 @@ def run_and_tell(program: Program, config: "OnlineConfig", name: str, script: st
     except RankFailure as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    if result is not None:
-        tell(result, script)
+    if result is None:
+        return
+    page = write_rollout_page(result.folder) if (result.folder / ROLLOUTS_NAME).is_file() else None
+    tell(result, script)
+    if page is not None:
+        print(f"rollouts:   {page}")
 
 
 def _settle(config: "OnlineConfig", name: str) -> "OnlineConfig":

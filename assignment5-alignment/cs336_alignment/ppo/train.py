@@ -16,7 +16,6 @@ from cs336_alignment.ppo.config import PPOConfig
 from cs336_alignment.ppo.trainer import PPOTrainer, ResponseScores
 from cs336_alignment.reward_model.model import load_reward_model
 from cs336_alignment.reward_model.score import score_responses
-from cs336_alignment.rollout_log import write_rollout_page
 from cs336_alignment.training.config import parse_config
 from cs336_alignment.training.loop import TrainingResult, train
 
@@ -54,15 +53,13 @@ def reward_model_score(config: PPOConfig) -> ResponseScores:
 
 
 def run(config: PPOConfig, progress: bool = True) -> TrainingResult:
-    """Train in this process, and write the page of rollouts.
+    """Train in this process.
 
     Args:
         config: the settings; `out` names the run's folder.
         progress: show a progress bar and messages.
     """
-    result = train(make_trainer(config), progress=progress)
-    write_rollout_page(result.folder)
-    return result
+    return train(make_trainer(config), progress=progress)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
