@@ -88,6 +88,7 @@ def test_smoke_runs(program, tmp_path, monkeypatch, capsys):
         -1
     ].keys()
     rollout = json.loads((tmp_path / "run/rollouts.jsonl").read_text().splitlines()[0])
+    assert "rollouts" in (tmp_path / "run/rollouts.html").read_text().lower()
     assert {"step", "prompt", "response", "answer", "reward", "length", "finish_reason"} <= rollout.keys()
 
 

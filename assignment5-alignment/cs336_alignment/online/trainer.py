@@ -17,6 +17,7 @@ from cs336_alignment.online.questions import Question
 from cs336_alignment.policy import load_policy, save_policy
 from cs336_alignment.rollouts.weight_sync import copy_weights, named_weights
 from cs336_alignment.training.batch_order import batch_indices
+from cs336_alignment.training.loop import TrainingResult, train
 from cs336_alignment.training.replica import Replica
 from cs336_alignment.training.trainer import Trainer
 from cs336_basics.run_log import RunLog, SilentLog
@@ -103,3 +104,14 @@ class OnlineTrainer(Trainer):
         self.collector.close()
         if self.records is not None:
             self.records.close()
+
+
+def train_and_show(trainer: OnlineTrainer, progress: bool = True) -> TrainingResult:
+    """`train`, and then the page that shows the run's rollouts, `rollouts.html` in its folder."""
+    result = train(trainer, progress=progress)
+    records = result.folder / RECORDS_NAME
+    if trainer.replica.writes and records.stat().st_size:
+        from cs336_alignment.rollout_log import write_rollout_page
+
+        write_rollout_page(result.folder)
+    return result
