@@ -26,4 +26,4 @@ def test_grpo_trains_on_vllm_s_rollouts(model_folder, tmp_path):
     assert len({row["step"] for row in rollouts}) == 3
     assert len(rollouts) == 24
     assert all(row["response"] and row["length"] >= 1 for row in rollouts)
-    assert load_policy(next(out.glob("**/config.json")).parent, "cpu").config.model_type == "qwen2"
+    assert load_policy(out / "model", "cpu").config.model_type == "qwen2"
