@@ -1,6 +1,7 @@
 """The DPO loss of one pair of texts, under tiny models of transformers."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,10 +90,17 @@ def test_equal_models_know_no_preference(tokenizer):
 
 
 def test_loss_lies_on_the_policys_device(tokenizer):
-    """The type of a device is all that differs on a machine without an accelerator: a model there computes shapes."""
-    with torch.device("meta"):
-        policy = _gpt2(len(tokenizer), 0)
-    loss = per_instance_dpo_loss(policy, _gpt2(len(tokenizer), 0), tokenizer, 0.1, PROMPT, CHOSEN, REJECTED)
+    """Any machine has a second device: "meta", where tensors are shapes without values."""
+
+    class Bigrams(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Parameter(torch.zeros(len(tokenizer), len(tokenizer), device="meta"))
+
+        def forward(self, input_ids, **ignored):
+            return SimpleNamespace(logits=self.table[input_ids])
+
+    loss = per_instance_dpo_loss(Bigrams(), _gpt2(len(tokenizer), 0), tokenizer, 0.1, PROMPT, CHOSEN, REJECTED)
     assert loss.device.type == "meta"
 
 
