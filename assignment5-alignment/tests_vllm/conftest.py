@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001, ANN201
 """What the tests of vLLM share: a model folder that vLLM accepts, and one engine of each kind over it.
 
 vLLM takes most of a minute to start, and holds its memory until its process ends: each test module has one engine.

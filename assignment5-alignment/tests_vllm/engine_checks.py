@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001, ANN201
 """What both vLLM engines are held to: the Hugging Face engine's answers."""
 
 import torch

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001, ANN201
 """GRPO from end to end with vLLM as its rollout engine, as a user starts it."""
 
 import json

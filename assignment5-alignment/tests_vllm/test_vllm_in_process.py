@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001, ANN201
 """vLLM in this process, on the CPU, against the Hugging Face engine."""
 
 import random

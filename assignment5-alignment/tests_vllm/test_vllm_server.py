@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001, ANN201, ANN202
 """A vLLM server on the CPU, spoken to over HTTP, against the Hugging Face engine."""
 
 import os
