@@ -94,6 +94,8 @@ def check_fsdp_divides_the_weights():
     trainer = spread_trainer(GRPOTrainer, GRPOConfig(**GRPO), "fsdp")
     own = sum(parameter.numel() for parameter in trainer.replica.module.parameters())
     assert own < 0.6 * sum(parameter.numel() for parameter in make_policy().parameters())
+    number = make_policy().num_parameters()
+    assert trainer.replica.count_parameters() == (number, number)
     take_steps(trainer, 1)
     states = [state["exp_avg"].shape for state in trainer.replica.optimizer.state.values()]
     assert states == [

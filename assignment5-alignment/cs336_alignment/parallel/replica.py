@@ -101,6 +101,13 @@ class ShardedReplica(ProcessGroupReplica):
     def _wrap(self, module: nn.Module) -> FSDP:
         return shard(module)
 
+    def count_parameters(self) -> tuple[int, int]:
+        trained, total = super().count_parameters()
+        for shard, weight in self.wrapped.sharded.items():
+            elsewhere = weight.shape.numel() - shard.numel()
+            trained, total = trained + elsewhere * shard.requires_grad, total + elsewhere
+        return trained, total
+
     def clip_gradient(self, max_norm: float) -> Float[Tensor, ""]:
         return self.wrapped.clip_grad_norm(max_norm or math.inf)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
 from tqdm import tqdm
 
 from cs336_alignment.training.config import TrainingConfig
@@ -104,7 +103,7 @@ class _Run:
     def describe(self) -> None:
         """Write config.json, start wandb, and tell the user what is about to run."""
         trainer, config = self.trainer, self.config
-        trained, total = count_parameters(trainer.replica.module)
+        trained, total = trainer.replica.count_parameters()
         description = {
             "program": trainer.name,
             "training_config": config.to_dict(),
@@ -235,12 +234,6 @@ def tell(result: TrainingResult, program: str) -> None:
         f"{evaluation + ', ' if evaluation else ''}{result.steps} steps, {result.seconds / 60:.1f} minutes\n"
         f"model:      {result.model}\nlog:        {result.folder / 'metrics.jsonl'}\ncheckpoint: {result.checkpoint}"
     )
-
-
-def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """How many parameters are trained, and how many there are."""
-    parameters = list(module.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
 def _plain(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -60,6 +60,11 @@ class Replica:
         """Those of this process that the optimizer updates."""
         return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
+    def count_parameters(self) -> tuple[int, int]:
+        """How many parameters are trained, and how many there are, of the whole module."""
+        parameters = list(self.module.parameters())
+        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
     @contextmanager
     def microbatch(self, is_last: bool) -> Iterator[None]:
         """The context of one forward and backward pass; only the last one of a batch exchanges gradients."""
