@@ -53,11 +53,11 @@ class Stage:
 SETTINGS: dict[str, dict[str, object]] = {
     "sft": {"num_examples": 128, "epochs": 15, "batch_size": 16, "lr": 2e-3, "eval_every": 0},
     "expert_iteration": {
-        "num_steps": 5, "questions_per_step": 512, "group_size": 4, "train_batch_size": 32, "lr": 5e-4,
+        "num_steps": 8, "questions_per_step": 512, "group_size": 4, "train_batch_size": 32, "lr": 5e-4,
     },
-    "grpo": {"num_steps": 60, "rollout_batch_size": 256, "group_size": 8, "lr": 3e-4, "eval_every": 5},
-    "reward_model": {"num_pairs": 2000, "val_pairs": 500, "lr": 1e-3, "eval_every": 10},
-    "dpo": {"num_pairs": 2000, "val_pairs": 500, "lr": 3e-4, "eval_every": 10},
+    "grpo": {"num_steps": 80, "rollout_batch_size": 256, "group_size": 8, "lr": 3e-4, "eval_every": 5},
+    "reward_model": {"num_pairs": 8000, "val_pairs": 500, "lr": 2e-3, "schedule": "cosine", "eval_every": 25},
+    "dpo": {"num_pairs": 2000, "val_pairs": 500, "lr": 1e-4, "eval_every": 10},
 }  # fmt: skip
 MODULES = {
     "sft": "cs336_alignment.sft.train",
