@@ -5,9 +5,8 @@ from collections.abc import Callable
 from cs336_alignment.drgrpo_grader import question_only_reward_fn, r1_zero_reward_fn
 from cs336_alignment.evaluation.task import Example, Grade, Grader
 from cs336_alignment.grading.extraction import boxed_answer, tagged_answer
+from cs336_alignment.grading.reward import RewardFunction
 from cs336_alignment.response_parsing import parse_gsm8k_response, parse_mmlu_response
-
-RewardFunction = Callable[[str, str], dict[str, float]]
 
 
 def by_tags(reward_function: RewardFunction = r1_zero_reward_fn) -> Grader:

@@ -6,7 +6,6 @@ is updated on them once (on-policy) or several times (off-policy, with ratios to
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.log_probs import get_response_log_probs
 from cs336_alignment.online.batches import batch_of, share_of
@@ -150,8 +150,7 @@ class GRPOTrainer(OnlineTrainer):
         rows = share_of(batch, np.arange(len(batch)), self.replica.rank, self.replica.world_size)
         number = config.gradient_accumulation_steps * (config.rollout_batch_size // config.train_batch_size)
         scores = []
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16")
-        with autocast, _without_dropout(model):
+        with self.autocast(), evaluation_mode(model):
             for part in batch.rows(rows).microbatches(number):
                 part = part.to(self.device)
                 scored = get_response_log_probs(
@@ -164,13 +163,3 @@ class GRPOTrainer(OnlineTrainer):
         for row, values in gathered:
             result[row, : len(values)] = values
         return result
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from cs336_alignment.grading.reward import RewardFunction
 from cs336_alignment.online.questions import Question
-from cs336_alignment.online.reward_functions import RewardFunction
 from cs336_alignment.rollouts import RolloutEngine, SamplingParameters
 from cs336_alignment.rollouts.weight_sync import named_weights
 from cs336_alignment.training.replica import Replica

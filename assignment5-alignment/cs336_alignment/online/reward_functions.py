@@ -1,14 +1,13 @@
 """The reward functions by name."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
+
+from cs336_alignment.grading.reward import RewardFunction
 
 if TYPE_CHECKING:
     from cs336_alignment.online.config import OnlineConfig
 
-RewardFunction = Callable[[str, str], dict[str, float]]
-"""From a response and the true answer to "reward", "format_reward" and "answer_reward"."""
 REWARD_NAMES = ("r1_zero", "question_only", "countdown")
 
 

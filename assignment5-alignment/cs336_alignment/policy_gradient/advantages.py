@@ -19,7 +19,8 @@ from typing import Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cs336_alignment.policy_gradient.rewards import RewardFunction, compute_rollout_rewards
+from cs336_alignment.grading.reward import RewardFunction
+from cs336_alignment.policy_gradient.rewards import compute_rollout_rewards
 from cs336_basics.command_line import UsageError
 
 Baseline = Literal["mean", "none"]

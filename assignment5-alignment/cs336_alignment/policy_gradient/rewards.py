@@ -1,15 +1,13 @@
 """Rewards of rollouts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cs336_alignment.grading.reward import RewardFunction
 from cs336_basics.command_line import UsageError
-
-RewardFunction = Callable[[str, str], dict[str, float]]
-"""From a response and its ground truth to "reward" (the total), "format_reward" and "answer_reward"."""
 
 
 def compute_rollout_rewards(

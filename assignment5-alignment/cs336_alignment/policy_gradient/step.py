@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from cs336_alignment.grading.reward import RewardFunction
 from cs336_alignment.policy_gradient.advantages import (
     AdvantageNormalizer,
     Baseline,
@@ -16,7 +17,7 @@ from cs336_alignment.policy_gradient.aggregation import LossNormalization
 from cs336_alignment.policy_gradient.batch import PolicyGradientLoss, RolloutBatch
 from cs336_alignment.policy_gradient.kl import KLEstimator
 from cs336_alignment.policy_gradient.losses import ImportanceReweighting
-from cs336_alignment.policy_gradient.rewards import RewardFunction, compute_rollout_rewards
+from cs336_alignment.policy_gradient.rewards import compute_rollout_rewards
 from cs336_alignment.tokenization import tokenize_prompt_and_output
 from cs336_basics.command_line import UsageError
 from cs336_basics.trainer.gradient_clipping import global_gradient_norm, scale_gradients

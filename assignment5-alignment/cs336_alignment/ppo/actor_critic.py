@@ -69,12 +69,12 @@ class ActorCritic(nn.Module):
                 read off the input that it follows.
         """
         body, head = body_and_head(self.policy)
-        hidden = body(input_ids).last_hidden_state[response_mask]
+        hidden = body(input_ids, use_cache=False).last_hidden_state[response_mask]
         log_probs, entropy = log_probs_of_hidden_states(
             hidden, head, labels[response_mask], with_entropy=True, chunk_tokens=self.chunk_tokens
         )
         if self.critic is not None:
-            hidden = self.critic(input_ids).last_hidden_state[response_mask]
+            hidden = self.critic(input_ids, use_cache=False).last_hidden_state[response_mask]
         with torch.autocast(hidden.device.type, enabled=False):
             values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
         return TokenEstimates(

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.log_probs import get_response_log_probs
 from cs336_alignment.online.batches import batch_of
 from cs336_alignment.online.collection import Collector, ScoredRollout, rollout_metrics
@@ -119,8 +120,7 @@ class PPOTrainer(OnlineTrainer):
         dtype = torch.promote_types(self.policy.dtype, torch.float32)
         old = [torch.zeros(batch.labels.shape, dtype=dtype) for _ in TokenEstimates._fields]
         reference_log_probs = old[0] if self.reference is None else torch.zeros_like(old[0])
-        module.eval()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
+        with self.autocast(), evaluation_mode(module):
             for rows in torch.arange(len(batch)).split(size):
                 part = batch.rows(rows).to(self.device)
                 tokens, width = (part.input_ids, part.labels, part.response_mask), part.labels.shape[1]
@@ -133,7 +133,6 @@ class PPOTrainer(OnlineTrainer):
                             model, *tokens[:2], response_mask=tokens[2], chunk_tokens=config.head_chunk_tokens
                         )
                     reference_log_probs[rows, :width] = scored["log_probs"].to(reference_log_probs)
-        module.train()
         return TokenEstimates(*old), reference_log_probs
 
     def _training_rows(self) -> Iterator[Int[Tensor, " train_batch"]]:

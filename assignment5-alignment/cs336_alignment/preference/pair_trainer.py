@@ -63,7 +63,7 @@ class PairTrainer(Trainer):
         """Every value of `pair_losses`, and "loss", for the validation pairs, in their order; on the CPU."""
         config, collected, indices = self.config, [], []
         for batch in batches_by_length(self.pairs.pairs, self.pairs.valid_indices, config.eval_batch_size, self.pad_id):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
+            with self.autocast():
                 losses, values = self.pair_losses(batch.to(self.device))
             collected.append({"loss": losses, **values})
             indices.append(torch.from_numpy(batch.indices))

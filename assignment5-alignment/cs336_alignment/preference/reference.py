@@ -21,6 +21,7 @@ from cs336_alignment.policy import load_policy, resolve_model
 from cs336_alignment.preference.batches import PairBatch, batches_by_length
 from cs336_alignment.preference.config import PairConfig
 from cs336_alignment.preference.pairs import EncodedPair
+from cs336_alignment.training.update import autocast_to
 from cs336_basics.atomic_file import atomic_write
 
 REFERENCE_NAME = "reference_log_probs.safetensors"
@@ -77,7 +78,7 @@ def reference_log_probs(
     bar = tqdm(total=len(pairs), initial=len(pairs) - len(todo), unit="pair", desc="reference", disable=not progress)
     saved = time.monotonic()
     try:
-        with bar, torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
+        with bar, torch.no_grad(), autocast_to(config.autocast, device):
             for batch in batches_by_length(pairs, todo, config.eval_batch_size, pad_id):
                 both = torch.stack(response_log_probs(model, batch.to(device), chunk_tokens), dim=1)
                 results[torch.from_numpy(batch.indices)] = both.float().cpu()

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cs336_alignment.evaluation.pass_at_k import mean_interval, pass_at_k
+from cs336_alignment.grading.reward import RewardFunction
 from cs336_alignment.online.questions import Question
-from cs336_alignment.policy_gradient.rewards import RewardFunction
 from cs336_alignment.rollouts import RolloutEngine, SamplingParameters
 from cs336_basics.report import Table
 

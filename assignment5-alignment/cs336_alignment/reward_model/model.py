@@ -48,7 +48,7 @@ class RewardModel(nn.Module):
             input_ids: padded on the right.
             lengths: tokens of each text before the padding.
         """
-        hidden = self.backbone(input_ids).last_hidden_state
+        hidden = self.backbone(input_ids, use_cache=False).last_hidden_state
         last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
         with torch.autocast(hidden.device.type, enabled=False):
             return self.score(last.to(self.score.weight.dtype)).squeeze(-1)

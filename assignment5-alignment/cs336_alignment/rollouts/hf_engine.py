@@ -1,14 +1,14 @@
 """The default engine: our own decode loop over the forward pass of a Hugging Face model. It runs anywhere."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.rollouts.decoding import DecodeLoop, Response
 from cs336_alignment.rollouts.drawing import seed_of
 from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters, check_prompts
@@ -59,7 +59,7 @@ class HFEngine(RolloutEngine):
         # Prompts of like length share a batch; the longest first, which needs the most memory.
         queue = sorted((response for group in responses for response in group), key=lambda r: -len(r.prompt_ids))
         with (
-            _evaluation_mode(self.model),
+            evaluation_mode(self.model),  # also for the cache, which gradient checkpointing turns off in training
             torch.autocast(self._device.type, self.autocast, enabled=self.autocast is not None),
             tqdm(total=len(queue), desc="rollouts", unit="response", disable=not self.progress) as bar,
         ):
@@ -97,14 +97,3 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     ends = model.generation_config.eos_token_id if model.generation_config is not None else None
     listed = ends if isinstance(ends, list) else [ends]
     return sorted({token_id for token_id in [*listed, tokenizer.eos_token_id] if token_id is not None})
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and with a cache even under gradient checkpointing."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

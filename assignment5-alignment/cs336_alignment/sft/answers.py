@@ -11,7 +11,7 @@ from cs336_alignment.log_probs import get_response_log_probs
 from cs336_alignment.online.batches import batch_of
 from cs336_alignment.online.collection import Collector, ScoredRollout, derived_seed, rollout_metrics
 from cs336_alignment.online.questions import Question
-from cs336_alignment.online.trainer import RECORDS_NAME
+from cs336_alignment.rollout_log.reading import ROLLOUTS_NAME
 from cs336_alignment.sft.config import SFTConfig
 from cs336_alignment.training.replica import Replica
 from cs336_alignment.training.update import autocast_to
@@ -44,9 +44,9 @@ class AnswerCheck:
     def open_records(self, folder: Path, resume_step: int | None) -> None:
         """Open `rollouts.jsonl`; entries after `resume_step` are dropped."""
         if self.replica.writes:
-            self.records = RunLog(folder, resume_step, RECORDS_NAME)
+            self.records = RunLog(folder, resume_step, ROLLOUTS_NAME)
         else:
-            self.records = SilentLog(folder, RECORDS_NAME)
+            self.records = SilentLog(folder, ROLLOUTS_NAME)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Mean rewards, lengths (of right and of wrong responses) and entropy per token; the responses are recorded.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from cs336_alignment.lora import DEFAULT_TARGETS
 from cs336_basics.check_pointing import read_checkpoint, resolve_checkpoint
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import Settings, setting
@@ -65,9 +66,7 @@ class TrainingConfig(Settings):
     lora_rank: int = setting(0, "rank of LoRA adapters; 0 trains all weights")
     lora_alpha: float = setting(16.0, "LoRA's scale: adapters count alpha / rank")
     lora_dropout: float = setting(0.0, "dropout on the adapters' inputs")
-    lora_targets: str = setting(
-        "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", "linear layers with adapters, by the end of the name"
-    )
+    lora_targets: str = setting(",".join(DEFAULT_TARGETS), "linear layers with adapters, by the end of the name")
 
     device: str = setting("auto", "where to train: auto, cuda, cuda:N, mps or cpu")
     dtype: str = setting("float32", "type of the weights", choices=("float32", "bfloat16"))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.trainer import Trainer
 from cs336_basics.atomic_file import atomic_write
@@ -136,10 +137,9 @@ class _Run:
         return {"step": self.trainer.step, "seconds": round(self.trainer.seconds, 3)}
 
     def evaluate(self) -> dict[str, float | None]:
-        module, random_state = self.trainer.replica.module, capture_random_state()
-        module.eval()
-        metrics = _plain(self.trainer.evaluate())
-        module.train()
+        random_state = capture_random_state()
+        with evaluation_mode(self.trainer.replica.module):
+            metrics = _plain(self.trainer.evaluate())
         restore_random_state(random_state)
         if metrics:
             self.last_evaluation = {**self.place(), **metrics}
