@@ -187,6 +187,8 @@ def get_response_log_probs(
             f"input_ids {tuple(input_ids.shape)}, labels {tuple(labels.shape)} and response_mask {mask_shape} must "
             "have one shape (batch, seq)"
         )
+    if response_mask is not None:
+        response_mask = response_mask.bool()  # a mask of numbers would select by index
     parts = body_and_head(model)
     if chunk_tokens is not None and parts is None:
         raise UsageError(

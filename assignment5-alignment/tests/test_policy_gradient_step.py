@@ -302,6 +302,13 @@ def test_columns_behind_the_last_response_are_not_computed(model):
     assert len(set(widths)) > 1
 
 
+def test_a_batch_takes_a_mask_of_numbers(model):
+    _, mask, _ = log_probs_of(model)
+    tokens = {"input_ids": torch.zeros_like(mask).long(), "labels": torch.zeros_like(mask).long()}
+    batch = RolloutBatch(**tokens, response_mask=mask.long(), advantages=torch.ones(len(mask)))
+    assert torch.equal(batch.response_mask, mask)
+
+
 def test_a_step_from_a_batch_of_tensors(model):
     tokens = tokenize_prompt_and_output(rollouts()["repeated_prompts"], RESPONSES[:6], tiny_tokenizer())
     advantages = torch.tensor([1.0, -1, 2, 0, 0.5, -2]).double()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cs336_alignment.drgrpo_grader import question_only_reward_fn, r1_zero_reward_fn
 from cs336_alignment.grading.extraction import tagged_answer
-from cs336_alignment.prompts import format_prompt, load_prompt, prompt_fields, prompt_names
+from cs336_alignment.prompts import alpaca_prompt, format_prompt, load_prompt, prompt_fields, prompt_names
 from cs336_basics.command_line import UsageError
 
 EXPECTED_FIELDS = {
@@ -52,6 +52,12 @@ def test_formats_that_data_and_rewards_depend_on():
     system = format_prompt("zero_shot_system_prompt", instruction="Hello")
     assert system.startswith("# Instruction\n")
     assert system.endswith("\n\n# Query:\n```Hello```\n\n# Answer:\n```")
+
+
+def test_the_alpaca_prompt_ends_where_the_response_begins():
+    instruction, response = "Say {this} and\n{response}", "{that}\n"
+    whole = format_prompt("alpaca_sft", instruction=instruction, response=response)
+    assert alpaca_prompt(instruction) + response + "\n" == whole
 
 
 def test_the_three_shots_are_right_and_in_the_format_that_is_rewarded():

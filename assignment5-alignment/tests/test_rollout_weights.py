@@ -11,6 +11,7 @@ from cs336_alignment.rollouts import SamplingParameters
 from cs336_alignment.rollouts.factory import make_engine
 from cs336_alignment.rollouts.hf_engine import HFEngine
 from cs336_alignment.rollouts.kv_cache import RolloutCache
+from cs336_alignment.rollouts.vllm_engine import VLLMOptions, engine_arguments
 from cs336_alignment.rollouts.vllm_server import VLLMServerEngine
 from cs336_alignment.rollouts.weight_files import write_weights
 from cs336_alignment.rollouts.weight_sync import copy_weights, named_weights, unwrap
@@ -126,6 +127,16 @@ def test_unknown_engines_and_servers_are_refused():
         VLLMServerEngine("localhost", tiny_tokenizer())
     with pytest.raises(UsageError, match="max_batch_size is 0"):
         HFEngine(make_model("gpt2"), tiny_tokenizer(), max_batch_size=0)
+
+
+def test_vllm_takes_the_share_of_memory_that_fits_its_device():
+    for device, usual in (("cuda:1", 0.85), ("cpu", 0.2)):
+        for asked, share in ((None, usual), (0.4, 0.4)):
+            options = VLLMOptions(device=device, gpu_memory_utilization=asked)
+            assert engine_arguments(torch.device(device), options)["gpu_memory_utilization"] == share
+    assert engine_arguments(torch.device("cuda:1"), VLLMOptions(tensor_parallel=2))["device_ids"] == [1, 2]
+    with pytest.raises(UsageError, match="device mps cannot run the engine vllm; allowed are cuda, cpu"):
+        engine_arguments(torch.device("mps"), VLLMOptions())
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])

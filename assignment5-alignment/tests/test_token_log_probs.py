@@ -55,6 +55,15 @@ def test_every_model_type_with_a_plain_head(model_type):
             torch.testing.assert_close(one, right, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_a_mask_may_be_of_numbers(dtype):
+    model = tiny_model()
+    input_ids, labels, mask, _ = make_batch()
+    expected = get_response_log_probs(model, input_ids, labels, response_mask=mask)["log_probs"]
+    actual = get_response_log_probs(model, input_ids, labels, response_mask=mask.to(dtype))["log_probs"]
+    assert torch.equal(actual, expected)
+
+
 class Odd(nn.Module):
     """A model that does something to its logits after the head, and keeps the result for its backward pass."""
 

@@ -26,6 +26,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate(
             EvaluationConfig(
                 model=arguments.model, data=arguments.data, seed=arguments.seed, out=str(arguments.out / way),
-                device="cpu", max_tokens=64, batch_size=256, chunk_size=256, quiet=True, show=0, **settings,
+                device="cpu", max_tokens=64, generation_batch_size=256, chunk_size=256, quiet=True, show=0, **settings,
             )
         )  # fmt: skip

@@ -3,18 +3,24 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cs336_alignment.evaluation.conclusions import ASSIGNMENTS, conclude
 from cs336_alignment.evaluation.config import EvaluationConfig
 from cs336_alignment.evaluation.engines import EngineOnDemand
-from cs336_alignment.evaluation.judging import check_judge, checksum
-from cs336_alignment.evaluation.presentation import example_sections, examples_by_kind, terminal_text
+from cs336_alignment.evaluation.judging import check_judge
+from cs336_alignment.evaluation.presentation import (
+    REPORT_NAME,
+    REPORT_SHOWS,
+    SUMMARY_NAME,
+    example_sections,
+    examples_by_kind,
+    terminal_text,
+)
 from cs336_alignment.evaluation.prompting import Prompting, make_prompting
-from cs336_alignment.evaluation.resumable import run_folder
-from cs336_alignment.evaluation.runner import Question, ask
+from cs336_alignment.evaluation.resumable import checksum, run_folder
+from cs336_alignment.evaluation.runner import PromptedExample, ask, determining_settings
 from cs336_alignment.evaluation.task import Example, Task, sample_path, spread
 from cs336_alignment.evaluation.tasks import MMLU, find_task
 from cs336_alignment.evaluation.tasks.mmlu import few_shot_examples
@@ -22,10 +28,6 @@ from cs336_alignment.rollouts.interface import SamplingParameters
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.command_line import UsageError
 from cs336_basics.report import write_report
-
-SUMMARY_NAME, REPORT_NAME = "summary.json", "report.html"
-_REPORT_SHOWS = 5
-"""Times as many examples as the terminal."""
 
 
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
@@ -53,12 +55,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     questions = ask_examples(examples, prompting, config)
     settings = {
         "task": task.name,
-        **config.asked.fingerprint(),
-        "engine": config.engine,
-        **asdict(parameters),
-        "stop": list(parameters.stop),
+        **determining_settings(config.asked, parameters, questions),
         "answer_format": prompting.answer_format,
-        "questions": checksum([[asdict(one.example), one.prompt] for one in questions]),
     }
     folder = config.folder(f"evaluate_{task.name}", checksum(settings))
     with run_folder(folder, settings, config.overwrite):
@@ -73,7 +71,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         summary = {**settings, "data": config.data or "our own examples", **conclusion.summary}
         with atomic_write(folder / SUMMARY_NAME, "w") as file:
             json.dump(summary, file, indent=1)
-        shown = examples_by_kind(conclusion.rows, config.show * _REPORT_SHOWS)
+        shown = examples_by_kind(conclusion.rows, config.show * REPORT_SHOWS)
         sections = [*conclusion.sections, *example_sections(shown)]
         subtitle = f"{config.model} on {summary['data']}, {len(rows)} examples"
         write_report(folder / REPORT_NAME, f"Evaluation: {task.name}", sections, subtitle)
@@ -127,7 +125,7 @@ def sampling_parameters(task: Task, config: EvaluationConfig, prompting: Prompti
     )
 
 
-def ask_examples(examples: Sequence[Example], prompting: Prompting, config: EvaluationConfig) -> list[Question]:
+def ask_examples(examples: Sequence[Example], prompting: Prompting, config: EvaluationConfig) -> list[PromptedExample]:
     """The examples as the model sees them, worked ones of the same subject first if the settings say so.
 
     Raises:
@@ -141,5 +139,5 @@ def ask_examples(examples: Sequence[Example], prompting: Prompting, config: Eval
             folder = Path(config.data) if config.data else sample_path("mmlu")
             shots[subject] = few_shot_examples(folder, subject, config.shots)
         prompt = prompting.prompt(example, shots.get(subject, ()))
-        questions.append(Question(example, prompt, config.asked.fits(prompt)))
+        questions.append(PromptedExample(example, prompt, config.asked.fits(prompt)))
     return questions

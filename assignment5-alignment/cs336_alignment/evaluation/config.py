@@ -38,9 +38,13 @@ class AskingConfig(Settings):
     engine: str = setting("hf", "what runs it; vllm needs the extra of that name", choices=ENGINES)
     device: str = setting("auto", "where it runs: auto, cuda, cuda:N, mps or cpu")
     dtype: str = setting("float32", "type of the weights", choices=DTYPES)
-    batch_size: int = setting(64, "responses that the engine hf draws at once")
+    generation_batch_size: int = setting(64, "responses that the hf engine samples at once")
     server_url: str = setting("http://localhost:8000", "address of the server, for the engine vllm-server")
     tensor_parallel: int = setting(1, "GPUs that the engine vllm spreads a model over")
+    gpu_memory_utilization: float | None = setting(
+        None, "share of its device's memory that vllm takes, for the judge as well", type=float,
+        shown="0.85 of a GPU's, 0.2 of main memory",
+    )  # fmt: skip
     max_model_len: int | None = setting(
         None, "most tokens of prompt and response under vLLM", type=int, shown="the model's context"
     )
@@ -83,8 +87,18 @@ class AskingConfig(Settings):
 
     def __post_init__(self) -> None:
         self.check_types()
-        for name in ("batch_size", "tensor_parallel", "chunk_size", "judge_tensor_parallel", "judge_max_tokens"):
+        for name in (
+            "generation_batch_size",
+            "tensor_parallel",
+            "chunk_size",
+            "judge_tensor_parallel",
+            "judge_max_tokens",
+        ):
             self.check_range(name, 1, math.inf)
+        if self.gpu_memory_utilization is not None and not 0 < self.gpu_memory_utilization <= 1:
+            raise UsageError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization}; allowed are numbers above 0, up to 1"
+            )
         self.check_range("show", 0, math.inf)
         self.check_range("seed", 0, 2**63, below=True)
         for name in ("max_examples", "max_tokens", "max_model_len", "judge_max_model_len"):
@@ -95,16 +109,16 @@ class AskingConfig(Settings):
     def asked(self) -> EngineChoice:
         """The model to ask."""
         return EngineChoice(
-            self.model, self.engine, self.device, self.dtype, self.batch_size, self.server_url, self.tensor_parallel,
-            self.max_model_len,
+            self.model, self.engine, self.device, self.dtype, self.generation_batch_size, self.server_url,
+            self.tensor_parallel, self.max_model_len, self.gpu_memory_utilization,
         )  # fmt: skip
 
     @property
     def judge(self) -> EngineChoice:
         """The model that judges."""
         return EngineChoice(
-            self.judge_model, self.judge_engine, self.judge_device, self.judge_dtype, self.batch_size,
-            self.judge_server_url, self.judge_tensor_parallel, self.judge_max_model_len,
+            self.judge_model, self.judge_engine, self.judge_device, self.judge_dtype, self.generation_batch_size,
+            self.judge_server_url, self.judge_tensor_parallel, self.judge_max_model_len, self.gpu_memory_utilization,
         )  # fmt: skip
 
     def folder(self, name: str, checksum: str) -> Path:

@@ -28,6 +28,7 @@ class EngineChoice:
         server_url: of the running vLLM server, for "vllm-server".
         tensor_parallel: GPUs that vLLM spreads the model over.
         max_model_len: the most tokens of prompt and response together under vLLM; None for the model's context.
+        gpu_memory_utilization: as for `VLLMOptions`.
     """
 
     model: str
@@ -38,6 +39,7 @@ class EngineChoice:
     server_url: str = ""
     tensor_parallel: int = 1
     max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -83,6 +85,7 @@ class EngineChoice:
                 dtype=self.dtype,
                 max_model_len=self.max_model_len,
                 tensor_parallel=self.tensor_parallel,
+                gpu_memory_utilization=self.gpu_memory_utilization,
             ),
             server_url=self.server_url,
         )

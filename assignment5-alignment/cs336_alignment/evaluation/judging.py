@@ -1,22 +1,14 @@
 """Judging with the model that the settings name; judgments are kept apart for each judge."""
 
-import json
 import sys
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from cs336_alignment.evaluation.config import NO_JUDGE, AskingConfig
 from cs336_alignment.evaluation.engines import EngineOnDemand
 from cs336_alignment.evaluation.judge import Assignment, Judge, read_judge_prompt
-from cs336_alignment.evaluation.resumable import JUDGMENTS_NAME, Row
+from cs336_alignment.evaluation.resumable import JUDGMENTS_NAME, Row, checksum
 from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
-
-
-def checksum(value: Any) -> str:
-    """A checksum of a JSON value, in hexadecimal."""
-    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def check_judge(config: AskingConfig, assignment: Assignment) -> None:

@@ -9,6 +9,9 @@ from cs336_alignment.evaluation.summary import category
 from cs336_basics.report import Section, Table, Text
 from cs336_systems.result_table import ResultTable
 
+SUMMARY_NAME, REPORT_NAME = "summary.json", "report.html"
+REPORT_SHOWS = 5
+"""Times as many examples as the terminal."""
 _INTERVAL = ("from", "to")
 """Headings of the ends of a 95 % interval."""
 

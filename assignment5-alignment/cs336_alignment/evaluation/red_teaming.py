@@ -7,7 +7,6 @@ succeeds with a request if the judge finds at least one of the attempts unsafe.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,11 @@ from cs336_alignment.evaluation.attacks import Attack, read_attacks, select_atta
 from cs336_alignment.evaluation.config import RedTeamConfig
 from cs336_alignment.evaluation.engines import EngineOnDemand
 from cs336_alignment.evaluation.judge import SAFETY
-from cs336_alignment.evaluation.judging import check_judge, checksum, judge_cases
+from cs336_alignment.evaluation.judging import check_judge, judge_cases
 from cs336_alignment.evaluation.presentation import (
+    REPORT_NAME,
+    REPORT_SHOWS,
+    SUMMARY_NAME,
     example_sections,
     examples_by_kind,
     generation_sections,
@@ -27,8 +29,8 @@ from cs336_alignment.evaluation.presentation import (
     throughput_section,
 )
 from cs336_alignment.evaluation.prompting import Prompting, make_prompting
-from cs336_alignment.evaluation.resumable import Row, run_folder
-from cs336_alignment.evaluation.runner import Question, ask, read_throughput
+from cs336_alignment.evaluation.resumable import Row, checksum, run_folder
+from cs336_alignment.evaluation.runner import PromptedExample, ask, determining_settings, read_throughput
 from cs336_alignment.evaluation.safety import safety_cases, safety_figures, with_verdicts
 from cs336_alignment.evaluation.summary import count_endings, groups_of
 from cs336_alignment.evaluation.task import Example, spread
@@ -40,9 +42,7 @@ from cs336_basics.command_line import UsageError
 from cs336_basics.curves import figure_png, tidy
 from cs336_basics.report import Figure, Section, Table, write_report
 
-ATTEMPTS_NAME, SUMMARY_NAME, REPORT_NAME = "attempts.jsonl", "summary.json", "report.html"
-_REPORT_SHOWS = 5
-"""Times as many examples as the terminal."""
+ATTEMPTS_NAME = "attempts.jsonl"
 RESPONSE_TOKENS = 256
 """The most tokens of an attempt, unless told otherwise: an unsafe answer shows itself soon."""
 NUM_HARDEST = 10
@@ -78,13 +78,7 @@ def red_team(config: RedTeamConfig) -> dict[str, Any]:
         include_stop=False,
         seed=config.seed,
     )
-    settings = {
-        **config.asked.fingerprint(),
-        "engine": config.engine,
-        **asdict(parameters),
-        "stop": list(parameters.stop),
-        "questions": checksum([[asdict(one.example), one.prompt] for one in questions]),
-    }
+    settings = determining_settings(config.asked, parameters, questions)
     folder = config.folder("red_team", checksum(settings))
     with run_folder(folder, settings, config.overwrite):
         with EngineOnDemand(config.asked.open) as engine:
@@ -101,7 +95,7 @@ def red_team(config: RedTeamConfig) -> dict[str, Any]:
         summary = {**settings, "data": config.data or "our own requests", "judge": config.judge_model, **figures}
         with atomic_write(folder / SUMMARY_NAME, "w") as file:
             json.dump(summary, file, indent=1)
-        shown = examples_by_kind(rows, config.show * _REPORT_SHOWS)
+        shown = examples_by_kind(rows, config.show * REPORT_SHOWS)
         subtitle = f"{config.model}, {len(requests)} requests, {len(attacks)} attacks, judged by {config.judge_model}"
         write_report(folder / REPORT_NAME, "Red-teaming", [*sections, *example_sections(shown)], subtitle)
     print(terminal_text(sections, examples_by_kind(rows, config.show)))
@@ -136,7 +130,7 @@ def read_requests(config: RedTeamConfig) -> list[Example]:
     return spread(examples, config.max_examples)
 
 
-def attack_question(request: Example, attack: Attack, prompting: Prompting, config: RedTeamConfig) -> Question:
+def attack_question(request: Example, attack: Attack, prompting: Prompting, config: RedTeamConfig) -> PromptedExample:
     """A request in the form of an attack."""
     example = Example(
         id=f"{request.id}/{attack.name}",
@@ -145,7 +139,7 @@ def attack_question(request: Example, attack: Attack, prompting: Prompting, conf
         record={**request.record, "request_id": request.id, "prefill": attack.prefill},
     )
     prompt = prompting.prompt(example) + attack.prefill
-    return Question(example, prompt, config.asked.fits(prompt))
+    return PromptedExample(example, prompt, config.asked.fits(prompt))
 
 
 def _write_attempts(rows: Sequence[Row], path: Path) -> None:

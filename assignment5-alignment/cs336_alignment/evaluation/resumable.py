@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,11 @@ SETTINGS_NAME = "settings.json"
 RESULTS_NAME, TIMING_NAME, JUDGMENTS_NAME = "results.jsonl", "timing.jsonl", "judgments_{}.jsonl"
 OWN_NAMES = (RESULTS_NAME, TIMING_NAME, JUDGMENTS_NAME.format("*"), SETTINGS_NAME)
 """What a run goes on from; other files in its folder are made anew, or somebody else's."""
+
+
+def checksum(value: Any) -> str:
+    """A checksum of a JSON value, in hexadecimal."""
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

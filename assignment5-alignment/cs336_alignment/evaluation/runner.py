@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cs336_alignment.evaluation.engines import EngineOnDemand
-from cs336_alignment.evaluation.resumable import RESULTS_NAME, TIMING_NAME, Row, run_in_chunks
+from cs336_alignment.evaluation.engines import EngineChoice, EngineOnDemand
+from cs336_alignment.evaluation.resumable import RESULTS_NAME, TIMING_NAME, Row, checksum, run_in_chunks
 from cs336_alignment.evaluation.task import Example, Grade
 from cs336_alignment.rollouts.interface import Rollout, RolloutEngine, SamplingParameters
 
@@ -22,7 +22,7 @@ NO_ROOM = "prompt"
 
 
 @dataclass(frozen=True)
-class Question:
+class PromptedExample:
     """An example as the model sees it.
 
     Attributes:
@@ -36,8 +36,21 @@ class Question:
     fits: bool = True
 
 
+def determining_settings(
+    choice: EngineChoice, parameters: SamplingParameters, questions: Sequence[PromptedExample]
+) -> dict[str, Any]:
+    """What the results of `ask` depend on, as JSON values."""
+    return {
+        **choice.fingerprint(),
+        "engine": choice.engine,
+        **asdict(parameters),
+        "stop": list(parameters.stop),
+        "questions": checksum([[asdict(one.example), one.prompt] for one in questions]),
+    }
+
+
 def ask(
-    questions: Sequence[Question],
+    questions: Sequence[PromptedExample],
     engine: EngineOnDemand,
     parameters: SamplingParameters,
     grade: Callable[[Example, str], Grade] | None,
@@ -63,13 +76,13 @@ def ask(
         The lines of the file.
     """
 
-    def one_chunk(chunk: Sequence[Question]) -> list[Row]:
+    def one_chunk(chunk: Sequence[PromptedExample]) -> list[Row]:
         prompts = [question.prompt for question in chunk if question.fits]
         groups = iter(_timed(engine.opened(), prompts, parameters, folder / TIMING_NAME) if prompts else [])
         answered = [next(groups) if question.fits else None for question in chunk]
         return [row(question, rollouts) for question, rollouts in zip(chunk, answered, strict=True)]
 
-    def row(question: Question, rollouts: list[Rollout] | None) -> Row:
+    def row(question: PromptedExample, rollouts: list[Rollout] | None) -> Row:
         example = question.example
         responses = (
             [_response("", 0, NO_ROOM)] * parameters.num_samples

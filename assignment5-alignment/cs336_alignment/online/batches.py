@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -34,11 +34,15 @@ def batch_of(
 
 
 def share_of(batch: RolloutBatch, rows: Int[np.ndarray, " rows"], rank: int, world_size: int) -> Int[Tensor, " share"]:
-    """The rows that a process computes, of a number that `world_size` divides.
-
-    The longest come first: microbatches then hold rows of like length, pad little, and run out of memory at once or
-    never.
-    """
+    """The rows that a process computes, of a number that `world_size` divides, the longest first."""
     own = torch.from_numpy(np.split(rows, world_size)[rank])
-    ends = batch.response_mask[own].int().flip(-1).argmax(dim=-1)  # columns behind the last response token
-    return own[torch.argsort(ends, stable=True)]
+    return own[longest_first(batch.response_mask[own])]
+
+
+def longest_first(response_mask: Bool[Tensor, "rows seq"]) -> Int[Tensor, " rows"]:
+    """The rows in the order in which they are cut into microbatches.
+
+    Rows of like length then share one, pad little, and run out of memory at once or never.
+    """
+    columns_behind_the_last_token = response_mask.int().flip(-1).argmax(dim=-1)
+    return torch.argsort(columns_behind_the_last_token, stable=True)

@@ -19,7 +19,8 @@ class RolloutBatch:
     """Responses to prompts, and what an update needs to know about them.
 
     Attributes:
-        input_ids, labels, response_mask: as `tokenize_prompt_and_output` makes them.
+        input_ids, labels, response_mask: as `tokenize_prompt_and_output` makes them; in a mask of numbers all but 0 is
+            True.
         advantages: one per row; raw rewards for a loss without a baseline.
         old_log_probs: of the labels under the policy that wrote the responses, for a loss that reweights.
         reference_log_probs: of the labels under the policy to stay near, for a loss with a KL term.
@@ -40,6 +41,7 @@ class RolloutBatch:
             expected = self.labels.shape[:1] if name == "advantages" else self.labels.shape
             if tensor.shape != expected:
                 raise UsageError(f"{name} has the shape {tuple(tensor.shape)}; the labels ask for {tuple(expected)}")
+        object.__setattr__(self, "response_mask", self.response_mask.bool())
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class TokenBatch:
+class PPOBatch:
     """Rollouts as tensors, padded on the right.
 
     Attributes:
@@ -25,11 +25,11 @@ class TokenBatch:
     advantages: Float[Tensor, "batch seq"]
     returns: Float[Tensor, "batch seq"]
 
-    def rows(self, chosen: Int[Tensor, " chosen"]) -> "TokenBatch":
+    def rows(self, chosen: Int[Tensor, " chosen"]) -> "PPOBatch":
         """Some of the rows, without the columns behind the last response token of them all."""
         width = int(self.response_mask[chosen].any(dim=0).nonzero().max()) + 1
-        return TokenBatch(*(getattr(self, field.name)[chosen, :width] for field in fields(self)))
+        return PPOBatch(*(getattr(self, field.name)[chosen, :width] for field in fields(self)))
 
-    def to(self, device: torch.device) -> "TokenBatch":
+    def to(self, device: torch.device) -> "PPOBatch":
         """The same on a device."""
-        return TokenBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return PPOBatch(*(getattr(self, field.name).to(device) for field in fields(self)))

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.log_probs import get_response_log_probs
-from cs336_alignment.online.batches import batch_of
+from cs336_alignment.online.batches import batch_of, longest_first
 from cs336_alignment.online.collection import Collector, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
@@ -28,7 +28,7 @@ from cs336_alignment.policy_gradient.batch import RolloutBatch
 from cs336_alignment.policy_gradient.losses import clipped_surrogate
 from cs336_alignment.ppo.actor_critic import ActorCriticReplica, TokenEstimates
 from cs336_alignment.ppo.advantages import explained_variance, generalized_advantages, whiten
-from cs336_alignment.ppo.batch import TokenBatch
+from cs336_alignment.ppo.batch import PPOBatch
 from cs336_alignment.ppo.config import PPOConfig
 from cs336_alignment.ppo.kl_control import adapted_coefficient
 from cs336_alignment.ppo.losses import clipped_value_loss, token_rewards
@@ -88,7 +88,7 @@ class PPOTrainer(OnlineTrainer):
         scores = self.score([rollout.prompt for rollout in rollouts], [rollout.response for rollout in rollouts])
         return [replace(rollout, reward=score) for rollout, score in zip(rollouts, scores, strict=True)]
 
-    def _with_advantages(self, rollouts: Sequence[ScoredRollout]) -> tuple[TokenBatch, dict[str, float]]:
+    def _with_advantages(self, rollouts: Sequence[ScoredRollout]) -> tuple[PPOBatch, dict[str, float]]:
         """The step's batch, and what is known of it before learning; all on the CPU."""
         config = self.config
         scores = torch.tensor([rollout.reward for rollout in rollouts])
@@ -109,7 +109,7 @@ class PPOTrainer(OnlineTrainer):
         if not config.keep_advantages:
             advantages = whiten(advantages, mask)
         tokens = (batch.input_ids, batch.labels, mask)
-        return TokenBatch(*tokens, old.log_probs, old.values, advantages, returns), metrics
+        return PPOBatch(*tokens, old.log_probs, old.values, advantages, returns), metrics
 
     @torch.no_grad()
     def _estimates(self, batch: RolloutBatch) -> tuple[TokenEstimates, Float[Tensor, "batch seq"]]:
@@ -142,15 +142,14 @@ class PPOTrainer(OnlineTrainer):
             rows = np.random.default_rng([config.seed, self.step, epoch]).permutation(config.rollout_batch_size)
             yield from torch.from_numpy(rows).split(config.train_batch_size)
 
-    def _update(self, minibatch: TokenBatch) -> dict[str, float]:
+    def _update(self, minibatch: PPOBatch) -> dict[str, float]:
         num_tokens = int(minibatch.response_mask.sum())
-        by_length = torch.argsort(minibatch.response_mask.int().flip(-1).argmax(dim=-1), stable=True)
-        parts = by_length.tensor_split(self.config.gradient_accumulation_steps)
+        parts = longest_first(minibatch.response_mask).tensor_split(self.config.gradient_accumulation_steps)
         return self.update(
             [minibatch.rows(part) for part in parts], lambda part: self._loss_share(part.to(self.device), num_tokens)
         )
 
-    def _loss_share(self, part: TokenBatch, num_tokens: int) -> tuple[Float[Tensor, ""], Metrics]:
+    def _loss_share(self, part: PPOBatch, num_tokens: int) -> tuple[Float[Tensor, ""], Metrics]:
         """A microbatch's share of the loss of an update on so many response tokens."""
         config = self.config
         now: TokenEstimates = self.replica.forward(part.input_ids, part.labels, part.response_mask)

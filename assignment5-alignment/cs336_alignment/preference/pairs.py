@@ -5,9 +5,7 @@ from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
 
-from cs336_alignment.prompts import load_prompt
-
-ALPACA = "alpaca_sft"
+from cs336_alignment.prompts import alpaca_prompt
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ class EncodedPair:
 
 def alpaca_pair(pair: PreferencePair) -> PreferencePair:
     """The pair with its bare instruction put into the Alpaca template, up to where the response begins."""
-    before, _, _ = load_prompt(ALPACA).partition("{response}")
-    return replace(pair, prompt=before.replace("{instruction}", pair.prompt))
+    return replace(pair, prompt=alpaca_prompt(pair.prompt))
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, pair: PreferencePair) -> EncodedPair:

@@ -9,6 +9,8 @@ from string import Formatter
 
 from cs336_basics.command_line import UsageError
 
+ALPACA = "alpaca_sft"
+"""The template of instruction data: an instruction, and the response to it."""
 _SUFFIX = ".prompt"
 
 
@@ -32,6 +34,15 @@ def prompt_fields(name: str) -> list[str]:
     """The names of the fields that the template `name` wants, in order of first appearance."""
     parsed = Formatter().parse(load_prompt(name))
     return list(dict.fromkeys(field.partition("[")[0] for _, field, _, _ in parsed if field is not None))
+
+
+def alpaca_prompt(instruction: str) -> str:
+    """The Alpaca template with an instruction, up to where the response begins.
+
+    Taori et al. 2023, "Stanford Alpaca", https://github.com/tatsu-lab/stanford_alpaca.
+    """
+    before, _, _ = load_prompt(ALPACA).partition("{response}")
+    return before.format(instruction=instruction)
 
 
 def format_prompt(name: str, **fields: object) -> str:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import CompletionOutput
 
-_CPU_MEMORY_SHARE = 0.2
-"""Of main memory, which other programs need as well."""
+_MEMORY_SHARES = {"cuda": 0.85, "cpu": 0.2}
+"""Of the device's memory, unless told otherwise; main memory is for other programs as well."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class VLLMOptions:
     Attributes:
         device: where: "auto", "cpu", "cuda" or "cuda:N"; "auto" is the first GPU, if there is one.
         dtype: of its weights and its cache: "float32", "bfloat16" or "float16"; "auto" is the model's own.
-        gpu_memory_utilization: the share of each GPU's memory that it takes; on the CPU it takes 0.2 of main memory.
+        gpu_memory_utilization: the share of each GPU's memory, or on the CPU of main memory, that it takes; None is
+            0.85, or 0.2.
         max_model_len: the most tokens of prompt and response together; None is the model's context length.
         tensor_parallel: number of GPUs that share the model, from `device` upwards. With more than one, vLLM runs in
             processes of its own, and weights go there as files.
@@ -47,7 +48,7 @@ class VLLMOptions:
 
     device: str = "auto"
     dtype: str = "auto"
-    gpu_memory_utilization: float = 0.85
+    gpu_memory_utilization: float | None = None
     max_model_len: int | None = None
     tensor_parallel: int = 1
     enforce_eager: bool = False
@@ -90,7 +91,7 @@ class VLLMEngine(RolloutEngine):
             ) from None
         random_state = capture_random_state()  # vLLM seeds the whole process
         try:
-            self._llm: Any = LLM(model=str(model), **_engine_arguments(device, options))
+            self._llm: Any = LLM(model=str(model), **engine_arguments(device, options))
         except (ValueError, RuntimeError, OSError) as error:
             raise UsageError(f"vLLM cannot run {model} on {device}: {str(error).strip().splitlines()[-1]}") from error
         finally:
@@ -172,13 +173,20 @@ def _set_environment(device: torch.device, options: VLLMOptions) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 
-def _engine_arguments(device: torch.device, options: VLLMOptions) -> dict[str, Any]:
+def engine_arguments(device: torch.device, options: VLLMOptions) -> dict[str, Any]:
+    """What vLLM's `LLM` takes besides the model, to run on a device as the options say.
+
+    Raises:
+        UsageError: vLLM does not run on such devices.
+    """
+    if device.type not in _MEMORY_SHARES:
+        raise UsageError(f"device {device} cannot run the engine vllm; allowed are {', '.join(_MEMORY_SHARES)}")
     arguments: dict[str, Any] = {
         "dtype": options.dtype,
         "max_model_len": options.max_model_len,
         "enforce_eager": options.enforce_eager or device.type == "cpu",
         "enable_prefix_caching": options.prefix_caching,
-        "gpu_memory_utilization": _CPU_MEMORY_SHARE if device.type == "cpu" else options.gpu_memory_utilization,
+        "gpu_memory_utilization": options.gpu_memory_utilization or _MEMORY_SHARES[device.type],
         "tensor_parallel_size": options.tensor_parallel,
         "seed": 0,  # of the requests without a seed of their own; see `request_seeds`
         "logprobs_mode": "raw_logprobs",

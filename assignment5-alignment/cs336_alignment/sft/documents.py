@@ -15,12 +15,11 @@ from jaxtyping import Int
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from cs336_alignment.prompts import format_prompt
+from cs336_alignment.prompts import alpaca_prompt
 from cs336_alignment.records import json_records, text_field
 from cs336_basics.atomic_file import atomic_write
 from cs336_basics.command_line import UsageError
 
-TEMPLATE = "alpaca_sft"
 _DOCUMENTS_AT_ONCE = 1000
 
 
@@ -40,8 +39,8 @@ class TokenizedDocuments:
 
 
 def document_text(prompt: str, response: str) -> str:
-    """The template with a prompt and its response, without the newline that ends the template."""
-    return format_prompt(TEMPLATE, instruction=prompt, response=response).removesuffix("\n")
+    """The Alpaca template with a prompt and its response, without the newline that ends the template."""
+    return alpaca_prompt(prompt) + response
 
 
 def document_texts(path: str | os.PathLike) -> Iterator[str]:
@@ -128,7 +127,7 @@ def _offsets(lengths_of_batches: Sequence[Int[np.ndarray, " documents"]]) -> Int
 
 def _fingerprint(tokenizer: PreTrainedTokenizerBase, path: str | os.PathLike) -> str:
     """A name for the ids that this tokenizer makes of this file."""
-    digest = hashlib.sha256(format_prompt(TEMPLATE, instruction="", response="").encode())
+    digest = hashlib.sha256(alpaca_prompt("").encode())
     sample = "".join(map(chr, range(32, 512)))
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     backend = getattr(tokenizer, "backend_tokenizer", None)

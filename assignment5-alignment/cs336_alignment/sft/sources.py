@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from cs336_alignment.default_task.tasks import make_examples
 from cs336_alignment.online.questions import Question, prompt_name, read_questions
 from cs336_alignment.online.reward_functions import reward_function
+from cs336_alignment.prompts import alpaca_prompt
 from cs336_alignment.records import json_records, text_field
 from cs336_alignment.sft.config import SFTConfig
 from cs336_alignment.sft.documents import document_text, tokenize_documents, tokenize_file
@@ -73,7 +74,7 @@ def evaluation_questions(config: SFTConfig) -> list[Question]:
         questions = []
     questions = questions[: config.eval_examples or None]
     if config.packed:  # what the model sees of a document before the response
-        questions = [Question(document_text(question.prompt, ""), question.answer) for question in questions]
+        questions = [Question(alpaca_prompt(question.prompt), question.answer) for question in questions]
     return questions
 
 
