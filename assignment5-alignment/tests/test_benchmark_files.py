@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
-from cs336_alignment.evaluation.prompting import make_prompting, read_template
+from cs336_alignment.evaluation.prompting import make_prompting
 from cs336_alignment.evaluation.task import Example, spread
 from cs336_alignment.evaluation.tasks import TASKS, find_task
 from cs336_alignment.evaluation.tasks.mmlu import few_shot_examples
 from cs336_alignment.evaluation.tasks.mmlu import load as load_mmlu
-from cs336_alignment.prompts import format_prompt, prompt_names
+from cs336_alignment.prompts import format_prompt, load_prompt, prompt_names
 from cs336_alignment.records import json_records
 from cs336_basics.command_line import UsageError
 
@@ -272,9 +272,9 @@ def test_own_templates(tmp_path):
         )
     path.write_text("{question")
     with pytest.raises(UsageError, match="literal braces are doubled"):
-        read_template(str(path))
+        load_prompt(str(path))
     with pytest.raises(UsageError, match=r"'nowhere' is neither a file nor one of .*r1_zero"):
-        read_template("nowhere")
+        load_prompt("nowhere")
     with pytest.raises(UsageError, match=r"wrapper 'gsm8k' must have the one field 'instruction'"):
         make_prompting(find_task("gsm8k"), None, "gsm8k", None, tiny_tokenizer())
     with pytest.raises(UsageError, match=r"mmlu cannot grade answers of the form 'boxed'"):

@@ -84,7 +84,7 @@ def test_values_stand_as_they_are(text):
 
 @pytest.mark.parametrize("name", ["r2_zero", "", "../README", "r1_zero.prompt"])
 def test_an_unknown_name_is_an_error_that_lists_the_names(name):
-    with pytest.raises(UsageError, match=r"unknown prompt .*alpaca_eval.*r1_zero"):
+    with pytest.raises(UsageError, match=r"is neither a file nor one of .*alpaca_eval.*r1_zero"):
         load_prompt(name)
 
 

@@ -39,7 +39,7 @@ class AskingConfig(Settings):
     device: str = setting("auto", "where it runs: auto, cuda, cuda:N, mps or cpu")
     dtype: str = setting("float32", "type of the weights", choices=DTYPES)
     generation_batch_size: int = setting(64, "responses that the hf engine samples at once")
-    server_url: str = setting("http://localhost:8000", "address of the server, for the engine vllm-server")
+    server_url: str = setting("http://localhost:8000", "address of the server of the engine vllm-server")
     tensor_parallel: int = setting(1, "GPUs that the engine vllm spreads a model over")
     gpu_memory_utilization: float | None = setting(
         None, "share of its device's memory that vllm takes, for the judge as well", type=float,
@@ -53,7 +53,7 @@ class AskingConfig(Settings):
         None, "what stands around the prompt: a template's name or file, chat (the model's chat template), or none",
         type=str, shown="what goes with the prompt",
     )  # fmt: skip
-    max_tokens: int | None = setting(None, "most tokens of a response", type=int, shown="what the task needs")
+    max_tokens: int | None = setting(None, "tokens a response has at most", type=int, shown="what the task needs")
     top_p: float = setting(1.0, "share of the probability to draw from (nucleus sampling)")
     seed: int = setting(0, "seed of the sampling")
 
@@ -148,7 +148,7 @@ class EvaluationConfig(AskingConfig):
     temperature: float | None = setting(
         None, "of the sampling; 0 takes the likeliest token", type=float, shown="what is usual for the task"
     )
-    min_tokens: int = setting(0, "least tokens of a response")
+    min_tokens: int = setting(0, "tokens a response has at least")
     num_samples: int | None = setting(None, "responses to each example", type=int, shown="the largest k of --pass_at")
     pass_at: str = setting("1", "the k of pass@k, such as 1,4,16")
     generator: str | None = setting(

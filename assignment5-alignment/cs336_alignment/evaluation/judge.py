@@ -13,8 +13,9 @@ from string import Formatter
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.evaluation.engines import EngineOnDemand
-from cs336_alignment.evaluation.prompting import as_chat, read_template
+from cs336_alignment.evaluation.prompting import as_chat
 from cs336_alignment.evaluation.resumable import Row, run_in_chunks
+from cs336_alignment.prompts import load_prompt
 from cs336_alignment.rollouts.interface import SamplingParameters
 from cs336_basics.command_line import UsageError
 
@@ -101,7 +102,7 @@ def read_judge_prompt(name: str, fields: Sequence[str]) -> str:
     Raises:
         UsageError: there is no such prompt, or it has other fields.
     """
-    template = read_template(name)
+    template = load_prompt(name)
     found = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     if found != set(fields):
         raise UsageError(f"judge prompt {name!r} has the fields {sorted(found)}; it must have {sorted(fields)}")

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from string import Formatter
 
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.evaluation.task import AnswerFormat, Example, Task
-from cs336_alignment.prompts import load_prompt, prompt_names
+from cs336_alignment.prompts import load_prompt
 from cs336_basics.command_line import UsageError
 
 CHAT, NONE = "chat", "none"
@@ -111,31 +110,13 @@ def make_prompting(
         )
     stop = ("</answer>",) if graded_as == "r1_zero" else ()
     return Prompting(
-        template=read_template(name),
+        template=load_prompt(name),
         wrapper=_read_wrapper(wrapper),
         chat_tokenizer=_chat_tokenizer(tokenizer) if wrapper == CHAT else None,
         answer_format=graded_as,
         stop=stop + _WRAPPER_STOPS.get(wrapper, ()),
         fenced=wrapper == "zero_shot_system_prompt",
     )
-
-
-def read_template(name: str) -> str:
-    """One of our templates by name, or a template file.
-
-    Raises:
-        UsageError: there is neither, or the file's braces do not match.
-    """
-    if name in prompt_names():
-        return load_prompt(name)
-    if not Path(name).is_file():
-        raise UsageError(f"prompt {name!r} is neither a file nor one of {', '.join(prompt_names())}")
-    try:
-        template = Path(name).read_text(encoding="utf-8")
-        list(Formatter().parse(template))
-    except ValueError as error:
-        raise UsageError(f"prompt file {name} cannot be used: {error}; literal braces are doubled") from None
-    return template
 
 
 def as_chat(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -159,7 +140,7 @@ def _chat_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
 def _read_wrapper(name: str) -> str:
     if name in ("", NONE, CHAT):
         return ""
-    template = read_template(name)
+    template = load_prompt(name)
     fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     if fields == {"instruction", "response"}:
         return template.partition("{response}")[0]

@@ -2,6 +2,12 @@
 
 Questions are drawn, a group of responses to each is sampled from the policy, rewards become advantages, and the policy
 is updated on them once (on-policy) or several times (off-policy, with ratios to the policy that sampled).
+
+What is learned from are the token ids that the engine drew, the end-of-text token included where it was drawn; behind
+a stop string none was. The old log-probabilities are computed anew by the training forward pass before the first
+update, not taken from the engine: so a ratio is exactly 1 until the policy has moved. Where the engine's own
+probabilities differ (another kernel or type as in vLLM, a temperature other than 1, a nucleus), the difference is not
+corrected for.
 """
 
 import time

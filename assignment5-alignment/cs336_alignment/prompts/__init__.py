@@ -5,6 +5,7 @@ in single braces and literal braces are doubled, as in `str.format`.
 """
 
 from importlib.resources import files
+from pathlib import Path
 from string import Formatter
 
 from cs336_basics.command_line import UsageError
@@ -20,14 +21,21 @@ def prompt_names() -> list[str]:
 
 
 def load_prompt(name: str) -> str:
-    """The template `name`, with its fields still in braces.
+    """One of our templates by name, or a template file by its path; its fields are still in braces.
 
     Raises:
-        UsageError: if there is no such template.
+        UsageError: there is neither, or the file is no UTF-8 text or its braces do not match.
     """
-    if name not in prompt_names():
-        raise UsageError(f"unknown prompt {name!r}: choose from {', '.join(prompt_names())}")
-    return files(__name__).joinpath(name + _SUFFIX).read_text(encoding="utf-8")
+    if name in prompt_names():
+        return files(__name__).joinpath(name + _SUFFIX).read_text(encoding="utf-8")
+    if not Path(name).is_file():
+        raise UsageError(f"prompt {name!r} is neither a file nor one of {', '.join(prompt_names())}")
+    try:
+        template = Path(name).read_text(encoding="utf-8")
+        list(Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(f"prompt file {name} cannot be used: {error}; literal braces are doubled") from None
+    return template
 
 
 def prompt_fields(name: str) -> list[str]:
@@ -49,7 +57,7 @@ def format_prompt(name: str, **fields: object) -> str:
     """The template `name` with its fields filled in; braces in the values stay as they are.
 
     Args:
-        name: the template's name.
+        name: the template's name, or a file, as for `load_prompt`.
         fields: exactly the fields of the template; `options` of `mmlu` is a list of the four options' texts.
 
     Raises:

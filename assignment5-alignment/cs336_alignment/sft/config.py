@@ -55,8 +55,8 @@ class SFTConfig(RolloutConfig):
     )
     only_correct: bool = setting(False, "use only examples whose response the reward function finds right")
     loss_normalization: str = setting(
-        "tokens", "what the sum of the responses' losses is divided by: their tokens in the batch, or batch_size times "
-        "normalize_constant", choices=("tokens", "constant"),
+        "token", "what the sum of the responses' losses is divided by: their tokens in the batch, or batch_size times "
+        "normalize_constant", choices=("token", "constant"),
     )  # fmt: skip
     normalize_constant: float = setting(1.0, "divisor of each response's loss for --loss_normalization constant")
     valid_examples: int = setting(512, "validation examples, or packed sequences, for the validation loss; 0 for all")

@@ -67,7 +67,7 @@ class SFTTrainer(Trainer):
         indices = batch_indices(self.step, len(self.train), config.batch_size, config.seed)
         num_targets = self.train.num_targets(indices)
         constant = config.normalize_constant * config.batch_size
-        divisor = num_targets if config.loss_normalization == "tokens" else constant
+        divisor = num_targets if config.loss_normalization == "token" else constant
         mine = np.split(indices, replica.world_size)[replica.rank]
         # Examples of like length share a microbatch, to pad little; the longest come first, to run out of memory at
         # once or never.
