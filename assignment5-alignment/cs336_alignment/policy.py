@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cs336_alignment.lora import apply_lora, merged_state_dict
@@ -94,10 +95,21 @@ def load_trainable_policy(config: "TrainingConfig") -> PreTrainedModel:
     return policy.train()
 
 
-def save_policy(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike) -> Path:
+def save_policy(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | os.PathLike,
+    weights: dict[str, Tensor] | None = None,
+) -> Path:
     """Write a policy and its tokenizer as a Hugging Face folder, whole or not at all; adapters are merged in.
 
     `load_policy`, transformers and vLLM open it. A folder of that name is replaced.
+
+    Args:
+        policy: the model.
+        tokenizer: its own.
+        folder: where to.
+        weights: by the names of the plain model, of a policy whose own are divided among processes; None for its own.
 
     Returns:
         The folder.
@@ -106,7 +118,7 @@ def save_policy(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        policy.save_pretrained(unfinished, state_dict=merged_state_dict(policy))
+        policy.save_pretrained(unfinished, state_dict=weights or merged_state_dict(policy))
         tokenizer.save_pretrained(unfinished)
         if folder.exists():
             os.replace(folder, replaced)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.grpo.trainer import GRPOTrainer
-from cs336_alignment.online.build import make_collector, make_reference, make_replica
+from cs336_alignment.online.build import make_collector, make_replica
 from cs336_alignment.online.questions import held_out_questions, training_questions
 from cs336_alignment.online.trainer import train_and_show
 from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer
 from cs336_alignment.training.config import parse_config
 from cs336_alignment.training.loop import TrainingResult
@@ -28,7 +29,7 @@ def make_trainer(config: GRPOConfig) -> GRPOTrainer:
     tokenizer = load_tokenizer(config.model)
     replica = make_replica(config)
     config.check_shares(replica.world_size)
-    reference = make_reference(config) if config.kl_coefficient else None
+    reference = load_frozen(config, config.model) if config.kl_coefficient else None
     collector = make_collector(config, replica, tokenizer)
     return GRPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference)
 

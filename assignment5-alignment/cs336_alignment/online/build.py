@@ -1,14 +1,13 @@
 """Making what an online run consists of, in each of its processes."""
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.online.collection import Collector
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.reward_functions import reward_function
-from cs336_alignment.parallel.replica import REPLICAS, shard
-from cs336_alignment.policy import load_policy, load_trainable_policy
+from cs336_alignment.parallel.replica import REPLICAS
+from cs336_alignment.policy import load_trainable_policy
 from cs336_alignment.rollouts import RolloutEngine
 from cs336_alignment.rollouts.factory import make_engine
 from cs336_alignment.training.replica import Replica
@@ -20,15 +19,6 @@ _SAMPLES_IN_EVERY_PROCESS = "hf"
 def make_replica(config: OnlineConfig) -> Replica:
     """The policy, as this process holds it."""
     return REPLICAS[config.parallel](load_trainable_policy(config), config)
-
-
-def make_reference(config: OnlineConfig) -> nn.Module:
-    """The policy before training, frozen; spread as the policy is."""
-    reference = load_policy(config.model, config.device, config.dtype, attention=config.attention)
-    reference.requires_grad_(False)
-    if config.parallel == "fsdp":
-        shard(reference)
-    return reference
 
 
 def make_collector(config: OnlineConfig, replica: Replica, tokenizer: PreTrainedTokenizerBase) -> Collector:

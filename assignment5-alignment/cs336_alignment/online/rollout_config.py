@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 from cs336_alignment.online.questions import QUESTION_TASKS
 from cs336_alignment.online.reward_functions import REWARD_NAMES
-from cs336_alignment.parallel.replica import REPLICAS
+from cs336_alignment.parallel.config import ChunkedHeadConfig
 from cs336_alignment.rollouts.factory import ENGINES
-from cs336_alignment.training.config import TrainingConfig
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import setting
 
 
 @dataclass(frozen=True)
-class RolloutConfig(TrainingConfig):
-    """Settings of questions, grading, the rollout engine, and the processes that share the work.
+class RolloutConfig(ChunkedHeadConfig):
+    """Settings of questions, grading, and the rollout engine.
 
     Raises:
         UsageError: a value is out of range, or values do not go together.
@@ -45,37 +44,15 @@ class RolloutConfig(TrainingConfig):
     eval_examples: int = setting(128, "held-out questions of an evaluation; 0 for all")
     eval_temperature: float = setting(0.0, "sampling temperature of evaluations; 0 is greedy")
 
-    parallel: str = setting("none", "how several processes share the policy", choices=tuple(REPLICAS))
-    processes: int | None = setting(
-        None, "processes to start on this machine; torchrun and Slurm say it themselves", type=int,
-        shown="1 without parallel, else one per GPU, or 2",
-    )  # fmt: skip
-    head_chunk_tokens: int | None = setting(
-        None, "tokens for which the output head is computed at once, to save memory", type=int,
-        shown="all of a microbatch",
-    )  # fmt: skip
-
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_range("generation_batch_size", 1, math.inf)
         for name in ("eval_examples", "eval_temperature"):
             self.check_range(name, 0, math.inf)
-        for name in ("processes", "head_chunk_tokens"):
-            if getattr(self, name) is not None:
-                self.check_range(name, 1, math.inf)
         if self.gpu_memory_utilization is not None and not 0 < self.gpu_memory_utilization <= 1:
             raise UsageError(
                 f"gpu_memory_utilization is {self.gpu_memory_utilization}; allowed are numbers above 0, up to 1"
             )
-        if self.parallel == "none" and (self.processes or 1) > 1:
-            raise UsageError(f"processes is {self.processes}, which needs --parallel ddp or fsdp")
-        if self.parallel == "fsdp" and self.head_chunk_tokens is not None:
-            # Processes have different numbers of tokens, but must gather the head equally often.
-            raise UsageError(
-                "head_chunk_tokens does not go with fsdp; use more gradient_accumulation_steps to save memory"
-            )
-        if self.parallel == "fsdp" and self.compile:
-            raise UsageError("compile does not go with fsdp; use one of them")
 
     def check_divisible(self, name: str, divisor_name: str, divisor: int) -> None:
         """Refuse a batch that cannot be divided evenly.

@@ -14,14 +14,11 @@ from cs336_alignment.online.collection import (
 )
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.questions import Question
-from cs336_alignment.policy import load_policy, save_policy
-from cs336_alignment.rollouts.weight_sync import copy_weights, named_weights
 from cs336_alignment.training.batch_order import batch_indices
 from cs336_alignment.training.loop import TrainingResult, train
 from cs336_alignment.training.replica import Replica
 from cs336_alignment.training.trainer import Trainer
 from cs336_basics.run_log import RunLog, SilentLog
-from cs336_systems.fsdp import FSDP
 
 RECORDS_NAME = "rollouts.jsonl"
 _EVALUATION = 1
@@ -88,17 +85,6 @@ class OnlineTrainer(Trainer):
         checkpoint = super().restore_checkpoint(path)
         self.collector.weights_changed()
         return checkpoint
-
-    def save_model(self, folder: Path) -> None:
-        if not isinstance(self.replica.wrapped, FSDP):
-            super().save_model(folder)
-        elif self.replica.writes:
-            whole = load_policy(self.config.model, "cpu", self.config.dtype)
-            copy_weights(self.replica.wrapped, whole)
-            save_policy(whole, self.tokenizer, folder)
-        else:
-            for _ in named_weights(self.replica.wrapped):
-                pass  # shards are gathered from all processes
 
     def close(self) -> None:
         self.collector.close()

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed as dist
 
+from cs336_alignment.parallel.config import ParallelConfig
 from cs336_alignment.policy import resolve_model
 from cs336_alignment.rollout_log import write_rollout_page
 from cs336_alignment.rollout_log.reading import ROLLOUTS_NAME
@@ -17,14 +18,11 @@ from cs336_systems.parallel_training.local_ranks import RankFailure, run_ranks
 from cs336_systems.parallel_training.run import threads_per_process, train_device
 from cs336_systems.process_group import process_group, rank_device, started_by_torchrun
 
-if TYPE_CHECKING:
-    from cs336_alignment.online.config import OnlineConfig
-
-Program = Callable[["OnlineConfig", bool], TrainingResult]
+Program = Callable[[ParallelConfig, bool], TrainingResult]
 """Trains as the settings say, in each process; the second argument is whether to show progress."""
 
 
-def run_program(program: Program, config: "OnlineConfig", name: str, progress: bool = True) -> TrainingResult | None:
+def run_program(program: Program, config: ParallelConfig, name: str, progress: bool = True) -> TrainingResult | None:
     """Train, in as many processes as the settings or torchrun say.
 
     Args:
@@ -50,7 +48,7 @@ def run_program(program: Program, config: "OnlineConfig", name: str, progress: b
     return run_ranks(program, processes, settled, progress, device=device, num_threads=threads_per_process(processes))
 
 
-def run_and_tell(program: Program, config: "OnlineConfig", name: str, script: str) -> None:
+def run_and_tell(program: Program, config: ParallelConfig, name: str, script: str) -> None:
     """`run_program`, then write the page of its rollouts and print how it went.
 
     Raises:
@@ -69,7 +67,7 @@ def run_and_tell(program: Program, config: "OnlineConfig", name: str, script: st
         print(f"rollouts:   {page}")
 
 
-def _settle(config: "OnlineConfig", name: str) -> "OnlineConfig":
+def _settle(config: ParallelConfig, name: str) -> ParallelConfig:
     """Decide and make once, for all processes, what each would decide and make for itself."""
     resolve_model(config.model)
     config = with_folder(config, name)
@@ -77,7 +75,7 @@ def _settle(config: "OnlineConfig", name: str) -> "OnlineConfig":
     return config if resolve_device(config.device).type == device.type else replace(config, device=device.type)
 
 
-def _run_under_torchrun(program: Program, config: "OnlineConfig", name: str, progress: bool) -> TrainingResult | None:
+def _run_under_torchrun(program: Program, config: ParallelConfig, name: str, progress: bool) -> TrainingResult | None:
     with process_group(rank_device(train_device(config))):
         if config.parallel == "none" and dist.get_world_size() > 1:
             raise UsageError(f"{dist.get_world_size()} processes need a strategy: give --parallel ddp or fsdp")

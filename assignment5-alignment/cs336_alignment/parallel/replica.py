@@ -11,12 +11,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cs336_alignment.lora import LoRALinear
+from cs336_alignment.parallel.config import STRATEGIES, ParallelConfig
+from cs336_alignment.parallel.processes import ProcessGroup
+from cs336_alignment.policy import load_policy
+from cs336_alignment.rollouts.weight_sync import named_weights
 from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.replica import Replica
 from cs336_systems.data_parallel import OverlappedDDP
@@ -28,15 +31,28 @@ SHARDED_LAYERS = (nn.Linear, nn.Embedding, LoRALinear)
 """The layers of Hugging Face's models, and what LoRA makes of them."""
 
 
-def shard(model: PreTrainedModel) -> FSDP:
-    """Divide a Hugging Face model's weights among the processes, in place; returns the wrapper."""
-    sharded = FSDP(model, layer_types=SHARDED_LAYERS)
-    # Log-probabilities are computed by the model's body and its head, past the wrapper's forward method.
-    model.base_model.register_forward_pre_hook(lambda body, inputs: sharded.start_pass())
+def shard(module: nn.Module) -> FSDP:
+    """Divide the weights of a Hugging Face model, or of one in another module, among the processes, in place.
+
+    Returns:
+        The wrapper.
+    """
+    sharded = FSDP(module, layer_types=SHARDED_LAYERS)
+    # A pass begins with the model's body: log-probabilities and scores are computed past the wrapper's forward method.
+    body = next(part for part in module.modules() if isinstance(part, PreTrainedModel) and part.base_model is part)
+    body.register_forward_pre_hook(lambda body, inputs: sharded.start_pass())
     return sharded
 
 
-class ProcessGroupReplica(Replica, ABC):
+def load_frozen(config: ParallelConfig, model: str) -> PreTrainedModel:
+    """Load a model that is not trained, such as a reference, and spread it as the settings spread what is trained."""
+    frozen = load_policy(model, config.device, config.dtype, attention=config.attention).requires_grad_(False)
+    if config.parallel == "fsdp":
+        shard(frozen)
+    return frozen
+
+
+class ProcessGroupReplica(ProcessGroup, Replica, ABC):
     """What both ways of spreading a policy share; to be made in every process of the default process group.
 
     Attributes:
@@ -47,11 +63,9 @@ class ProcessGroupReplica(Replica, ABC):
 
     def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
         wrapped = self._wrap(module)
-        super().__init__(module, config)
+        ProcessGroup.__init__(self)
+        Replica.__init__(self, module, config)
         self.wrapped = wrapped
-        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        # Flags live on the CPU; asking for them there lets a GPU go on computing.
-        self._control_group = dist.new_group(backend="gloo")
 
     @abstractmethod
     def _wrap(self, module: nn.Module) -> DataParallel:
@@ -66,22 +80,6 @@ class ProcessGroupReplica(Replica, ABC):
         self.wrapped.finish_gradient_synchronization()
         gradients = [parameter.grad for parameter in self.trained_parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, self.world_size)
-
-    def sum_over_processes(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    def agree(self, flag: bool) -> bool:
-        mine = torch.tensor(int(flag))
-        dist.all_reduce(mine, dist.ReduceOp.MAX, group=self._control_group)
-        return bool(mine)
-
-    def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes, one behind the other, in every process."""
-        lists: list[list[Any]] = [[] for _ in range(self.world_size)]
-        dist.all_gather_object(lists, values, group=self._control_group)
-        return [value for part in lists for value in part]
 
 
 class DataParallelReplica(ProcessGroupReplica):
@@ -118,6 +116,15 @@ class ShardedReplica(ProcessGroupReplica):
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         self.wrapped.load_full_state(dict(self.wrapped.full_state()) | state)
 
+    def merged_weights(self) -> dict[str, Tensor]:
+        # All processes go through all weights, since each is gathered from all of them.
+        whole = {name: value.cpu() for name, value in named_weights(self.wrapped) if self.writes}
+        names: dict[nn.Parameter, str] = {}
+        for name, shard in self.module.state_dict(keep_vars=True).items():
+            if name in whole:
+                whole[name] = whole[names.setdefault(shard, name)]
+        return whole
+
     def optimizer_state(self) -> dict[str, Any]:
         return full_optimizer_state(self.wrapped, self.optimizer, keep=self.writes)
 
@@ -125,5 +132,5 @@ class ShardedReplica(ProcessGroupReplica):
         load_full_optimizer_state(self.wrapped, self.optimizer, state)
 
 
-REPLICAS: dict[str, type[Replica]] = {"none": Replica, "ddp": DataParallelReplica, "fsdp": ShardedReplica}
+REPLICAS: dict[str, type[Replica]] = dict(zip(STRATEGIES, (Replica, DataParallelReplica, ShardedReplica), strict=True))
 """By the name that `--parallel` takes."""

@@ -7,9 +7,10 @@ from functools import partial
 from torch import nn
 
 from cs336_alignment.lora import adapters_off, has_lora
-from cs336_alignment.online.build import make_collector, make_reference
+from cs336_alignment.online.build import make_collector
 from cs336_alignment.online.questions import held_out_questions, training_questions
 from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer, load_trainable_policy
 from cs336_alignment.ppo.actor_critic import ActorCritic, ActorCriticReplica
 from cs336_alignment.ppo.config import PPOConfig
@@ -43,7 +44,7 @@ def make_frozen_reference(
     """The policy before training: with LoRA it is the policy without its adapters, else a second model."""
     if has_lora(policy):
         return partial(adapters_off, policy), policy
-    return nullcontext, make_reference(config)
+    return nullcontext, load_frozen(config, config.model)
 
 
 def reward_model_score(config: PPOConfig) -> ResponseScores:

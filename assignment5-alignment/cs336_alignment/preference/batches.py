@@ -14,6 +14,7 @@ from cs336_alignment.default_task.preferences import make_preferences
 from cs336_alignment.preference.config import PairConfig
 from cs336_alignment.preference.data import read_preferences
 from cs336_alignment.preference.pairs import EncodedPair, PreferencePair, encode_pair
+from cs336_alignment.training.processes import ALONE, Processes
 from cs336_basics.command_line import UsageError
 
 Say = Callable[[str], None]
@@ -72,11 +73,20 @@ def split_by_length(
 
 
 def batches_by_length(
-    pairs: Sequence[EncodedPair], indices: Int[np.ndarray, " pairs"], batch_size: int, pad_id: int
+    pairs: Sequence[EncodedPair],
+    indices: Int[np.ndarray, " pairs"],
+    batch_size: int,
+    pad_id: int,
+    processes: Processes = ALONE,
 ) -> Iterator[PairBatch]:
-    """The pairs of these indices in batches of similar lengths, at most `batch_size` in each."""
-    for part in split_by_length(pairs, indices, -(-len(indices) // batch_size)):
-        yield pair_batch(pairs, part, pad_id)
+    """This process's share of the pairs of these indices, in batches of similar lengths, at most `batch_size` in each.
+
+    Every process has as many batches, since sharded models compute in step; where there are too few pairs for that,
+    several processes have the same one.
+    """
+    for part in split_by_length(pairs, indices, -(-len(indices) // (batch_size * processes.world_size))):
+        enough = np.resize(part, max(len(part), processes.world_size))
+        yield pair_batch(pairs, processes.share(enough), pad_id)
 
 
 @dataclass(frozen=True)
@@ -97,13 +107,13 @@ class PairSets:
         return np.arange(self.num_train, len(self.pairs))
 
 
-def load_pair_sets(config: PairConfig, tokenizer: PreTrainedTokenizerBase, say: Say = tqdm.write) -> PairSets:
+def load_pair_sets(config: PairConfig, tokenizer: PreTrainedTokenizerBase, say: Say | None = tqdm.write) -> PairSets:
     """Read or make the pairs that the settings ask for, and tokenize them.
 
     Args:
         config: the settings.
         tokenizer: of the model that is trained.
-        say: is told what was left out.
+        say: is told what was left out; None for silence, without progress bars either.
 
     Raises:
         UsageError: a file cannot be used, or nothing is left to train on.
@@ -133,19 +143,20 @@ def load_pair_sets(config: PairConfig, tokenizer: PreTrainedTokenizerBase, say: 
     return PairSets(encoded_train + encoded_valid, len(encoded_train))
 
 
-def _read(path: str, config: PairConfig, say: Say) -> list[PreferencePair]:
+def _read(path: str, config: PairConfig, say: Say | None) -> list[PreferencePair]:
     data = read_preferences(path, config.template)
     reasons = "".join(f"; {count:,} left out: {reason}" for reason, count in data.dropped.items())
-    say(f"{path}: {len(data.pairs):,} pairs{reasons}")
+    if say is not None:
+        say(f"{path}: {len(data.pairs):,} pairs{reasons}")
     return data.pairs
 
 
 def _tokenize(
-    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, max_length: int, name: str, say: Say
+    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, max_length: int, name: str, say: Say | None
 ) -> list[EncodedPair]:
-    bar = tqdm(pairs, desc=f"tokenizing {name} pairs", unit="pair", disable=len(pairs) < 10_000)
+    bar = tqdm(pairs, desc=f"tokenizing {name} pairs", unit="pair", disable=say is None or len(pairs) < 10_000)
     kept = [encoded for pair in bar if (encoded := encode_pair(tokenizer, pair)).length <= max_length]
-    if len(kept) < len(pairs):
+    if say is not None and len(kept) < len(pairs):
         say(f"{len(pairs) - len(kept):,} {name} pairs left out: longer than max_length, {max_length} tokens")
     if not kept:
         raise UsageError(f"max_length is {max_length}, but each of the {len(pairs)} {name} pairs is longer")

@@ -7,8 +7,13 @@ from typing import ClassVar, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from cs336_alignment.parallel.config import ChunkedHeadConfig
+from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.processes import sharing_processes
+from cs336_alignment.parallel.replica import REPLICAS
 from cs336_alignment.policy import load_tokenizer, load_trainable_policy
 from cs336_alignment.preference.batches import PairBatch, PairSets, load_pair_sets
 from cs336_alignment.preference.config import PairConfig
@@ -20,14 +25,14 @@ from cs336_alignment.preference.dpo_loss import (
 from cs336_alignment.preference.pair_trainer import PairTrainer
 from cs336_alignment.preference.reference import reference_log_probs, response_log_probs
 from cs336_alignment.tokenization import pad_token_id
-from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import tell, train, with_folder
+from cs336_alignment.training.config import fitted_setting, parse_config
+from cs336_alignment.training.loop import TrainingResult, train
 from cs336_alignment.training.replica import Replica
 from cs336_basics.settings import setting
 
 
 @dataclass(frozen=True)
-class DPOConfig(PairConfig):
+class DPOConfig(PairConfig, ChunkedHeadConfig):
     """Settings of a run; each field's help text is its documentation.
 
     Raises:
@@ -36,23 +41,18 @@ class DPOConfig(PairConfig):
 
     SMOKE: ClassVar = {"num_pairs": 64, "val_pairs": 16, "batch_size": 16, "num_steps": 3}
 
-    lr: float = setting(1e-4, "highest learning rate")
+    lr: float | None = fitted_setting(1e-4, 1e-6, "highest learning rate")
+    eval_every: int | None = fitted_setting(10, 50, "steps between two evaluations; 0 for none but the last")
     reference: str | None = setting(
         None, "model that the policy is tied to: a folder or a name", type=str, shown="the policy as it starts"
     )
     loss: str = setting("dpo", "loss of a pair", choices=get_args(PreferenceLoss))
     beta: float = setting(0.1, "strength of the tie to the reference")
     label_smoothing: float = setting(0.0, "probability that a pair's label is wrong; for the dpo loss")
-    head_chunk_tokens: int | None = setting(
-        None, "tokens for which the output head is computed at once, to save memory", type=int,
-        shown="all of a microbatch",
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_loss_settings(self.beta, self.loss, self.label_smoothing)
-        if self.head_chunk_tokens is not None:
-            self.check_range("head_chunk_tokens", 1, float("inf"))
 
 
 class DPOTrainer(PairTrainer):
@@ -96,14 +96,34 @@ class DPOTrainer(PairTrainer):
         }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train a policy on preference pairs by DPO, IPO or conservative DPO."""
-    config = with_folder(parse_config(DPOConfig, argv, program="dpo.py", description=main.__doc__), "dpo")
-    tokenizer = load_tokenizer(config.model)
-    pairs = load_pair_sets(config, tokenizer)
+def make_trainer(config: DPOConfig, progress: bool = True) -> DPOTrainer:
+    """This process's trainer, ready for `train`; the log-probabilities under the reference are computed here.
+
+    Raises:
+        UsageError: a model or the data cannot be used, or a batch cannot be shared by the processes.
+    """
+    processes, tokenizer = sharing_processes(config), load_tokenizer(config.model)
+    config.check_shares(processes.world_size)
+    pairs = load_pair_sets(config, tokenizer, tqdm.write if progress and processes.writes else None)
     reference = reference_log_probs(
         config, config.reference or config.model, pairs.pairs, pad_token_id(tokenizer),
-        chunk_tokens=config.head_chunk_tokens,
+        processes=processes, chunk_tokens=config.head_chunk_tokens, progress=progress,
     )  # fmt: skip
-    trainer = DPOTrainer(config, Replica(load_trainable_policy(config), config), tokenizer, pairs, reference)
-    tell(train(trainer), "scripts/dpo.py")
+    replica = REPLICAS[config.parallel](load_trainable_policy(config), config)
+    return DPOTrainer(config, replica, tokenizer, pairs, reference)
+
+
+def run(config: DPOConfig, progress: bool = True) -> TrainingResult:
+    """Train in this process, alone or as one of several that run the same.
+
+    Args:
+        config: the settings; `out` names the run's folder.
+        progress: show a progress bar and messages, of the first process.
+    """
+    return train(make_trainer(config, progress), progress=progress)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train a policy on preference pairs by DPO, IPO or conservative DPO."""
+    config = parse_config(DPOConfig, argv, program="dpo.py", description=main.__doc__)
+    run_and_tell(run, config, "dpo", "scripts/dpo.py")

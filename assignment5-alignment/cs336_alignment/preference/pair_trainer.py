@@ -4,6 +4,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -51,24 +52,28 @@ class PairTrainer(Trainer):
         pairs, config = self.pairs, self.config
         indices = batch_indices(self.step, pairs.num_train, config.batch_size, config.seed)
         parts = split_by_length(pairs.pairs, indices, config.gradient_accumulation_steps)
+        mine = [self.replica.share(part) for part in parts]
 
         def share(batch: PairBatch) -> tuple[Float[Tensor, ""], Metrics]:
             losses, values = self.pair_losses(batch.to(self.device))
             return losses.sum() / len(indices), {name: value.sum() / len(indices) for name, value in values.items()}
 
-        return self.update([pair_batch(pairs.pairs, part, self.pad_id) for part in parts], share)
+        return self.update([pair_batch(pairs.pairs, part, self.pad_id) for part in mine], share)
 
     @torch.no_grad()
     def validate(self) -> dict[str, PairValues]:
         """Every value of `pair_losses`, and "loss", for the validation pairs, in their order; on the CPU."""
-        config, collected, indices = self.config, [], []
-        for batch in batches_by_length(self.pairs.pairs, self.pairs.valid_indices, config.eval_batch_size, self.pad_id):
+        pairs, collected = self.pairs, []
+        for batch in batches_by_length(
+            pairs.pairs, pairs.valid_indices, self.config.eval_batch_size, self.pad_id, self.replica
+        ):
             with self.autocast():
                 losses, values = self.pair_losses(batch.to(self.device))
-            collected.append({"loss": losses, **values})
-            indices.append(torch.from_numpy(batch.indices))
-        order = torch.cat(indices).argsort()
-        return {name: torch.cat([values[name].float().cpu() for values in collected])[order] for name in collected[0]}
+            on_cpu = {name: value.float().cpu() for name, value in {"loss": losses, **values}.items()}
+            collected.append((batch.indices, on_cpu))
+        collected = self.replica.gather(collected)
+        _, order = np.unique(np.concatenate([indices for indices, _ in collected]), return_index=True)
+        return {name: torch.cat([values[name] for _, values in collected])[order] for name in collected[0][1]}
 
     def evaluate(self) -> dict[str, float]:
         metrics = {f"val_{name}": values.mean().item() for name, values in self.validate().items()}

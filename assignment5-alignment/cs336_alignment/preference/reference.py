@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cs336_alignment.log_probs import get_response_log_probs
-from cs336_alignment.policy import load_policy, resolve_model
+from cs336_alignment.parallel.replica import load_frozen
+from cs336_alignment.policy import resolve_model
 from cs336_alignment.preference.batches import PairBatch, batches_by_length
 from cs336_alignment.preference.config import PairConfig
 from cs336_alignment.preference.pairs import EncodedPair
+from cs336_alignment.training.processes import ALONE, Processes
 from cs336_alignment.training.update import autocast_to
 from cs336_basics.atomic_file import atomic_write
 
@@ -52,6 +54,7 @@ def reference_log_probs(
     pairs: Sequence[EncodedPair],
     pad_id: int,
     *,
+    processes: Processes = ALONE,
     chunk_tokens: int | None = None,
     progress: bool = True,
 ) -> Float[Tensor, "pairs 2"]:
@@ -62,6 +65,7 @@ def reference_log_probs(
         reference: a model's folder or name. It is loaded if the file does not hold all of the results.
         pairs: as they are numbered in the result.
         pad_id: what rows are padded with.
+        processes: those that share the work; the first one keeps the file.
         chunk_tokens: as for `get_response_log_probs`.
         progress: show a progress bar.
 
@@ -69,25 +73,30 @@ def reference_log_probs(
         On the CPU, in float32.
     """
     path, fingerprint = Path(config.out) / REFERENCE_NAME, _fingerprint(config, reference, pairs)
-    results = _read(path, fingerprint, len(pairs))
+    [results] = processes.gather([_read(path, fingerprint, len(pairs))] if processes.writes else [])
     todo = results.isnan().any(dim=1).nonzero().flatten().numpy()
     if not len(todo):
         return results
-    model = load_policy(reference, config.device, config.dtype, attention=config.attention)
+    model = load_frozen(config, reference)
     device = next(model.parameters()).device
-    bar = tqdm(total=len(pairs), initial=len(pairs) - len(todo), unit="pair", desc="reference", disable=not progress)
+    bar = tqdm(
+        total=len(pairs), initial=len(pairs) - len(todo), unit="pair", desc="reference",
+        disable=not (progress and processes.writes),
+    )  # fmt: skip
     saved = time.monotonic()
     try:
         with bar, torch.no_grad(), autocast_to(config.autocast, device):
-            for batch in batches_by_length(pairs, todo, config.eval_batch_size, pad_id):
+            for batch in batches_by_length(pairs, todo, config.eval_batch_size, pad_id, processes):
                 both = torch.stack(response_log_probs(model, batch.to(device), chunk_tokens), dim=1)
-                results[torch.from_numpy(batch.indices)] = both.float().cpu()
-                bar.update(len(batch.indices))
-                if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                for indices, log_probs in processes.gather([(batch.indices, both.float().cpu())]):
+                    results[torch.from_numpy(indices)] = log_probs
+                    bar.update(len(indices))
+                if processes.writes and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                     _write(path, fingerprint, results)
                     saved = time.monotonic()
     finally:
-        _write(path, fingerprint, results)
+        if processes.writes:
+            _write(path, fingerprint, results)
     return results
 
 

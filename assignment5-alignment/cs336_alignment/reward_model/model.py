@@ -54,18 +54,32 @@ class RewardModel(nn.Module):
             return self.score(last.to(self.score.weight.dtype)).squeeze(-1)
 
 
-def save_reward_model(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike) -> Path:
+def save_reward_model(
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | os.PathLike,
+    weights: dict[str, Tensor] | None = None,
+) -> Path:
     """Write a reward model and its tokenizer as a Hugging Face folder, whole or not at all; adapters are merged in.
 
     A folder of that name is replaced.
+
+    Args:
+        model: the reward model.
+        tokenizer: its own.
+        folder: where to.
+        weights: as for `save_policy`.
 
     Returns:
         The folder.
     """
     classifier = _classifier_around(model.backbone, tokenizer)
     prefix = classifier.base_model_prefix
-    state = {f"{prefix}.{name}": value for name, value in merged_state_dict(model.backbone).items()}
-    classifier.load_state_dict({**state, "score.weight": model.score.weight.detach()}, assign=True)
+    state = {
+        f"{prefix}.{name.removeprefix('backbone.')}" if name.startswith("backbone.") else name: value
+        for name, value in (weights or merged_state_dict(model)).items()
+    }
+    classifier.load_state_dict(state, assign=True)
     return save_policy(classifier, tokenizer, folder)
 
 

@@ -9,24 +9,29 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
+from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.questions import QUESTION_TASKS, held_out_questions
 from cs336_alignment.online.reward_functions import reward_function
+from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.processes import sharing_processes
+from cs336_alignment.parallel.replica import REPLICAS
 from cs336_alignment.policy import load_policy, load_tokenizer, load_trainable_policy
 from cs336_alignment.preference.batches import PairBatch, load_pair_sets
 from cs336_alignment.preference.config import PairConfig
 from cs336_alignment.preference.pair_trainer import PairTrainer
 from cs336_alignment.preference.reward_loss import bradley_terry_loss
 from cs336_alignment.reward_model.best_of_n import best_of_table, sample_and_score
-from cs336_alignment.reward_model.model import RewardModel, save_reward_model
+from cs336_alignment.reward_model.model import RewardModel, load_reward_model, save_reward_model
 from cs336_alignment.reward_model.report import write_reward_report
 from cs336_alignment.reward_model.score import score_responses
 from cs336_alignment.rollouts.hf_engine import HFEngine
-from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import tell, train, with_folder
-from cs336_alignment.training.replica import Replica
+from cs336_alignment.training.config import TUNED_MODEL, fitted_setting, parse_config
+from cs336_alignment.training.loop import TrainingResult, train
 from cs336_alignment.training.trainer import seed_everything
+from cs336_basics.command_line import UsageError
 from cs336_basics.report import Table
 from cs336_basics.settings import setting
 
@@ -43,35 +48,43 @@ class RewardModelConfig(PairConfig):
         "num_pairs": 64, "val_pairs": 16, "batch_size": 16, "num_steps": 3, "best_of": 2, "best_of_questions": 4,
     }  # fmt: skip
 
-    model: str = setting("default", "model whose body is taken: a Hugging Face folder or name, or `default`")
-    lr: float = setting(1e-3, "highest learning rate")
+    model: str = setting(
+        TUNED_MODEL, "model whose body is taken: a Hugging Face folder or name, or a small one made here, `default` or "
+        "`default-sft`",
+    )  # fmt: skip
+    lr: float | None = fitted_setting(2e-3, 1e-5, "highest learning rate")
+    eval_every: int | None = fitted_setting(25, 50, "steps between two evaluations; 0 for none but the last")
     schedule: str = setting("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "linear"))
     num_pairs: int = setting(8000, "pairs made of the default task, besides those for validation")
     centering: float = setting(0.0, "weight of the loss's second term, which keeps scores near 0")
 
-    best_of: int = setting(8, "responses per question of which the reward model picks the best, in the end; 0 for none")
-    best_of_questions: int = setting(64, "questions for that")
-    questions: str | None = setting(
-        None, "file of these questions", type=str, shown="those of the default task, unless there are --data"
-    )
-    task: str = setting("default", "form of the file of questions", choices=QUESTION_TASKS)
     sampler: str | None = setting(
-        None, "policy that answers them: a folder or a name", type=str, shown="the model that training starts from"
-    )
+        None, "policy that answers questions in the end, for the reward model to pick the best answers: a folder or a "
+        "name, such as the model/ of a run of sft.py", type=str,
+        shown="none, nothing is picked; for the default task, the model that training starts from",
+    )  # fmt: skip
+    best_of: int = setting(8, "answers to a question of which the best is picked; 0 picks nothing")
+    best_of_questions: int = setting(64, "questions for that")
+    questions: str | None = setting(None, "file of these questions", type=str, shown="those of the default task")
+    task: str = setting("default", "form of the file of questions", choices=QUESTION_TASKS)
     max_tokens: int = setting(64, "tokens a response has at most")
     stop: str = setting("</answer>", "text that ends a response, and stays in it; empty for none")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("centering", "best_of"):
-            self.check_range(name, 0, math.inf)
+        self.check_range("centering", 0, math.inf)
+        self.check_range("best_of", 0, math.inf)
         for name in ("best_of_questions", "max_tokens"):
             self.check_range(name, 1, math.inf)
-
-    @property
-    def has_questions(self) -> bool:
-        """Whether responses are sampled and ranked in the end."""
-        return self.best_of > 0 and (self.questions is not None or self.data is None)
+        if self.sampler is None and (self.task, self.data) == ("default", None):
+            object.__setattr__(self, "sampler", self.model)
+        if self.questions is not None and self.sampler is None:
+            raise UsageError(f"questions is {self.questions}; give the model that answers them with --sampler")
+        if self.sampler is not None and self.questions is None and (self.task, self.data) != ("default", None):
+            raise UsageError(
+                f"sampler is {self.sampler}; give the questions that it answers with --questions: only the default "
+                "task has its own"
+            )
 
 
 class RewardModelTrainer(PairTrainer):
@@ -91,26 +104,49 @@ class RewardModelTrainer(PairTrainer):
         }
 
     def save_model(self, folder: Path) -> None:
+        weights = self.replica.merged_weights()
         if self.replica.writes:
-            save_reward_model(self.replica.module, self.tokenizer, folder)
+            save_reward_model(self.replica.module, self.tokenizer, folder, weights)
+
+
+def make_trainer(config: RewardModelConfig, progress: bool = True) -> RewardModelTrainer:
+    """This process's trainer, ready for `train`.
+
+    Raises:
+        UsageError: a model or the data cannot be used, or a batch cannot be shared by the processes.
+    """
+    processes, tokenizer = sharing_processes(config), load_tokenizer(config.model)
+    config.check_shares(processes.world_size)
+    pairs = load_pair_sets(config, tokenizer, tqdm.write if progress and processes.writes else None)
+    backbone = load_trainable_policy(config).base_model
+    seed_everything(config.seed)  # the head's first weights
+    return RewardModelTrainer(config, REPLICAS[config.parallel](RewardModel(backbone), config), tokenizer, pairs)
+
+
+def run(config: RewardModelConfig, progress: bool = True) -> TrainingResult:
+    """Train in this process, alone or as one of several that run the same, and report on the trained model.
+
+    Args:
+        config: the settings; `out` names the run's folder.
+        progress: show a progress bar and messages, of the first process.
+    """
+    trainer = make_trainer(config, progress)
+    result = train(trainer, progress=progress)
+    if result.model is not None:
+        with evaluation_mode(trainer.replica.module):
+            margins = trainer.validate()["margin"].tolist()
+        if trainer.replica.writes:
+            sources = [trainer.pairs.pairs[index].source for index in trainer.pairs.valid_indices]
+            model = load_reward_model(result.model, trainer.device, config.dtype)
+            best_of = rank_samples(config, model) if config.sampler is not None and config.best_of else None
+            write_reward_report(result.folder, margins, sources, best_of)
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train a reward model on preference pairs, and say how well it tells better from worse responses."""
     config = parse_config(RewardModelConfig, argv, program="reward_model.py", description=main.__doc__)
-    config = with_folder(config, RewardModelTrainer.name)
-    tokenizer = load_tokenizer(config.model)
-    pairs = load_pair_sets(config, tokenizer)
-    backbone = load_trainable_policy(config).base_model
-    seed_everything(config.seed)  # the head's first weights
-    trainer = RewardModelTrainer(config, Replica(RewardModel(backbone), config), tokenizer, pairs)
-    result = train(trainer)
-    tell(result, "scripts/reward_model.py")
-    trainer.replica.module.eval()
-    margins = trainer.validate()["margin"].tolist()
-    sources = [pairs.pairs[index].source for index in pairs.valid_indices]
-    best_of = rank_samples(config, trainer.replica.module) if config.has_questions else None
-    write_reward_report(result.folder, margins, sources, best_of)
+    run_and_tell(run, config, RewardModelTrainer.name, "scripts/reward_model.py")
 
 
 def rank_samples(config: RewardModelConfig, model: RewardModel) -> Table:
@@ -120,10 +156,10 @@ def rank_samples(config: RewardModelConfig, model: RewardModel) -> Table:
         config: says which policy answers which questions.
         model: in evaluation mode.
     """
-    name = config.sampler or config.model
-    sampler, tokenizer = load_policy(name, model.score.weight.device, config.dtype), load_tokenizer(name)
+    device = model.score.weight.device
+    sampler, tokenizer = load_policy(config.sampler, device, config.dtype), load_tokenizer(config.sampler)
     questions = OnlineConfig(
-        model=name, task=config.task, valid_data=config.questions, eval_examples=config.best_of_questions,
+        model=config.sampler, task=config.task, valid_data=config.questions, eval_examples=config.best_of_questions,
         group_size=config.best_of, max_tokens=config.max_tokens, stop=config.stop, seed=config.seed,
     )  # fmt: skip
     score = partial(score_responses, model, load_tokenizer(config.model))

@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cs336_alignment.rollouts.weight_sync import named_weights
 from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.optimizer import make_optimizer
+from cs336_alignment.training.processes import Processes
 from cs336_basics.nn_utils import clip_gradient
 from cs336_basics.trainer.gradient_clipping import global_gradient_norm
 
 
-class Replica:
+class Replica(Processes):
     """A module that is trained, its optimizer, and how gradients and state are gathered.
 
     Args:
@@ -30,10 +32,7 @@ class Replica:
         wrapped: the module in what spreads it over processes: where rollout engines read whole weights.
         forward: what a training forward pass calls with the module's arguments; compiled or wrapped as needed.
         optimizer: over this process's trained parameters.
-        rank, world_size: this process, and how many share a batch.
     """
-
-    rank, world_size = 0, 1
 
     def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
         self.module = self.wrapped = module
@@ -50,11 +49,6 @@ class Replica:
     def device(self) -> torch.device:
         """Where the module is."""
         return next(self.module.parameters()).device
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes logs, checkpoints and models."""
-        return self.rank == 0
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Those of this process that the optimizer updates."""
@@ -79,17 +73,12 @@ class Replica:
             return global_gradient_norm(self.trained_parameters())
         return clip_gradient(self.trained_parameters(), max_norm)
 
-    def sum_over_processes(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The sum of every process's value, such as a number of response tokens."""
-        return value
+    def merged_weights(self) -> dict[str, Tensor]:
+        """The weights of `wrapped` by the names of the plain model, adapters merged in: what is saved in the end.
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        return flag
-
-    def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes, one behind the other, in every process."""
-        return values
+        Whole in the process that writes, empty in the others. Tied weights are one tensor.
+        """
+        return dict(named_weights(self.wrapped)) if self.writes else {}
 
     def trained_state(self) -> dict[str, Tensor]:
         """The trained parameters (with LoRA: the adapters) and buffers of the whole module, by name."""

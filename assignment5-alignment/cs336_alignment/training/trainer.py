@@ -126,8 +126,9 @@ class Trainer(ABC):
 
     def save_model(self, folder: Path) -> None:
         """Write the trained policy as a Hugging Face folder, adapters merged."""
+        weights = self.replica.merged_weights()
         if self.replica.writes:
-            save_policy(self.policy, self.tokenizer, folder)
+            save_policy(self.policy, self.tokenizer, folder, weights)
 
     def save_checkpoint(self, path: str | os.PathLike, **more: Any) -> None:
         """Write everything the run needs to go on, and `more`, to one file, whole or not at all.
