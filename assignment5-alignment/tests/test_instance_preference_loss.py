@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cs336_alignment.preference.dpo_loss import per_instance_dpo_loss
 from cs336_alignment.preference.pairs import PreferencePair, alpaca_pair, encode_pair
+
+from .tiny_models import byte_level_bpe
 
 END = "<|endoftext|>"
 PROMPT, CHOSEN, REJECTED = "The quick brown fox jumps over", "the lazy dog.", "their crazy frog, and more."
@@ -22,12 +23,7 @@ TEMPLATE = (
 @pytest.fixture(scope="module")
 def tokenizer():
     """GPT-2's kind of tokenizer, with merges of the test's own text."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
-    bpe.train_from_iterator([TEMPLATE, "a\n\n\n b", PROMPT, CHOSEN, REJECTED] * 3, trainer)
+    bpe = byte_level_bpe([TEMPLATE, "a\n\n\n b", PROMPT, CHOSEN, REJECTED] * 3, [END])
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
 
 

@@ -3,7 +3,7 @@
 from functools import cache
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 TEXT = (
@@ -12,22 +12,22 @@ TEXT = (
 )
 
 
-@cache
-def tiny_tokenizer(pad_token: str | None = "<pad>") -> PreTrainedTokenizerFast:
-    """Byte-level BPE with a beginning-of-sequence token that it adds by itself when asked for special tokens."""
+def byte_level_bpe(texts: list[str], special: list[str]) -> Tokenizer:
+    """320 tokens: the special ones, all bytes, and merges of these texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<bos>", "<eos>", "<pad>"]
-    tokenizer.train_from_iterator(
-        [TEXT] * 3,
-        trainers.BpeTrainer(
-            vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        ),
-    )
-    from tokenizers.processors import TemplateProcessing
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    settings = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=320, **settings))
+    return tokenizer
 
-    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+
+@cache
+def tiny_tokenizer(pad_token: str | None = "<pad>") -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a beginning-of-sequence token that it adds by itself when asked for special tokens."""
+    tokenizer = byte_level_bpe([TEXT] * 3, ["<bos>", "<eos>", "<pad>"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token=pad_token
     )

@@ -16,9 +16,9 @@ from cs336_basics.command_line import UsageError
 
 Split = Literal["train", "validation", "test"]
 
+TASK_NAME = "default"
+"""As `--task` takes it."""
 PROMPT_NAME = "arithmetic"
-STOP = "</answer>"
-"""Where a response ends."""
 NUM_TERMS = (4,)
 """Terms after the first number."""
 SHARE_WORKED = 0.25

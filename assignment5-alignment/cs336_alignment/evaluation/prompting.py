@@ -8,6 +8,7 @@ from string import Formatter
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.evaluation.task import AnswerFormat, Example, Task
+from cs336_alignment.grading.extraction import ANSWER_CLOSE
 from cs336_alignment.prompts import load_prompt
 from cs336_basics.command_line import UsageError
 
@@ -108,7 +109,7 @@ def make_prompting(
         raise UsageError(
             f"task {task.name} cannot grade answers of the form {graded_as!r}; it can {', '.join(task.graders)}"
         )
-    stop = ("</answer>",) if graded_as == "r1_zero" else ()
+    stop = (ANSWER_CLOSE,) if graded_as == "r1_zero" else ()
     return Prompting(
         template=load_prompt(name),
         wrapper=_read_wrapper(wrapper),

@@ -4,17 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cs336_alignment.default_task.tasks import PROMPT_NAME, TASK_NAME, make_examples
 from cs336_alignment.prompts import format_prompt, prompt_fields
 from cs336_basics.command_line import UsageError
 
 if TYPE_CHECKING:
     from cs336_alignment.online.config import OnlineConfig
+    from cs336_alignment.online.rollout_config import RolloutConfig
 
-DEFAULT_TASK = "default"
-QUESTION_TASKS = (DEFAULT_TASK, "gsm8k", "math", "countdown")
+QUESTION_TASKS = (TASK_NAME, "gsm8k", "math", "countdown")
 """Benchmarks whose files can be trained on. The default task's form, JSON Lines of {"prompt", "answer"} or
 {"question", "answer"}, serves for other questions too."""
-_OWN_PROMPTS = {DEFAULT_TASK: "arithmetic", "countdown": "countdown"}
+_OWN_PROMPTS = {TASK_NAME: PROMPT_NAME, "countdown": "countdown"}
 _NUM_VALIDATION = 1024
 
 
@@ -26,7 +27,7 @@ class Question:
     answer: str
 
 
-def prompt_name(config: "OnlineConfig") -> str:
+def prompt_name(config: "RolloutConfig") -> str:
     """The template that the settings ask for."""
     return config.prompt or _OWN_PROMPTS.get(config.task, "r1_zero")
 
@@ -60,12 +61,12 @@ def training_questions(config: "OnlineConfig") -> list[Question]:
     """
     if config.data is not None:
         return read_questions(config.data, config.task, prompt_name(config))
-    if config.task != DEFAULT_TASK:
+    if config.task != TASK_NAME:
         raise UsageError(f"task {config.task} needs its questions; give their file with --data")
     return _made("train", config.num_examples, config)
 
 
-def held_out_questions(config: "OnlineConfig") -> list[Question]:
+def held_out_questions(config: "RolloutConfig") -> list[Question]:
     """The first `eval_examples` of `valid_data`; without it, of the default task, or none for other data.
 
     Raises:
@@ -80,9 +81,7 @@ def held_out_questions(config: "OnlineConfig") -> list[Question]:
     return questions[: config.eval_examples or None]
 
 
-def _made(split: str, num: int, config: "OnlineConfig") -> list[Question]:
-    from cs336_alignment.default_task.tasks import make_examples
-
+def _made(split: str, num: int, config: "RolloutConfig") -> list[Question]:
     name = prompt_name(config)
     return [
         Question(_formatted(name, {"question": example["question"]}), example["answer"])

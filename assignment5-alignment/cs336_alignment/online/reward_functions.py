@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from cs336_alignment.grading.reward import RewardFunction
 
 if TYPE_CHECKING:
-    from cs336_alignment.online.config import OnlineConfig
+    from cs336_alignment.online.rollout_config import RolloutConfig
 
 REWARD_NAMES = ("r1_zero", "question_only", "countdown")
 
 
-def reward_function(config: "OnlineConfig") -> RewardFunction:
+def reward_function(config: "RolloutConfig") -> RewardFunction:
     """The function that the settings ask for; unless they name one, what the task and the prompt call for."""
     name = config.reward
     if name is None:

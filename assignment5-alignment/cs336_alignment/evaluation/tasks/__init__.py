@@ -1,5 +1,6 @@
 """The benchmarks by name."""
 
+from cs336_alignment.default_task.tasks import TASK_NAME
 from cs336_alignment.evaluation.task import Task
 from cs336_alignment.evaluation.tasks.alpaca_eval import ALPACA_EVAL
 from cs336_alignment.evaluation.tasks.arithmetic import ARITHMETIC
@@ -11,8 +12,6 @@ from cs336_alignment.evaluation.tasks.simple_safety_tests import SIMPLE_SAFETY_T
 from cs336_basics.command_line import UsageError
 
 TASKS = {task.name: task for task in (ARITHMETIC, MATH, GSM8K, MMLU, COUNTDOWN, ALPACA_EVAL, SIMPLE_SAFETY_TESTS)}
-DEFAULT_TASK = "default"
-"""Another name of the arithmetic task."""
 
 
 def find_task(name: str) -> Task:
@@ -21,8 +20,8 @@ def find_task(name: str) -> Task:
     Raises:
         UsageError: there is none.
     """
-    if name == DEFAULT_TASK:
+    if name == TASK_NAME:  # another name of the arithmetic task
         return ARITHMETIC
     if name not in TASKS:
-        raise UsageError(f"task {name!r} is unknown; allowed are {', '.join([DEFAULT_TASK, *TASKS])}")
+        raise UsageError(f"task {name!r} is unknown; allowed are {', '.join([TASK_NAME, *TASKS])}")
     return TASKS[name]
