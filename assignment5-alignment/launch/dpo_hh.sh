@@ -9,5 +9,5 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 exec ${PYTHON:-uv run python} scripts/dpo.py \
     --model "${MODEL:-Qwen/Qwen2.5-0.5B}" --data "${DATA:-data/hh}" --val_pairs 200 --max_length 1024 \
     --beta 0.1 --optimizer rmsprop --beta2 0.99 --lr 1e-6 --batch_size 64 --gradient_accumulation_steps 32 \
-    --num_epochs 1 --eval_every 100 --save_every 100 --eval_batch_size 8 \
+    --epochs 1 --eval_every 100 --save_every 100 --eval_batch_size 8 \
     --autocast bfloat16 --gradient_checkpointing --head_chunk_tokens 2048 "$@"

@@ -8,5 +8,5 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 exec ${PYTHON:-uv run python} scripts/reward_model.py \
     --model "${MODEL:-Qwen/Qwen2.5-0.5B}" --data "${DATA:-data/hh}" --val_pairs 1000 --max_length 1024 \
     --lr 1e-5 --schedule cosine --warmup_steps 50 --centering 0.01 --batch_size 64 --gradient_accumulation_steps 8 \
-    --num_epochs 1 --eval_every 200 --save_every 200 --eval_batch_size 16 \
+    --epochs 1 --eval_every 200 --save_every 200 --eval_batch_size 16 \
     --autocast bfloat16 --gradient_checkpointing "$@"

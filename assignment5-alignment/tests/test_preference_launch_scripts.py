@@ -38,5 +38,5 @@ def test_scripts_give_settings_the_programs_take(script, config_class):
 
 def test_dpo_has_the_handouts_settings():
     config = given_settings("dpo_hh.sh", DPOConfig)
-    handout = {"beta": 0.1, "batch_size": 64, "lr": 1e-6, "optimizer": "rmsprop", "num_epochs": 1, "val_pairs": 200}
+    handout = {"beta": 0.1, "batch_size": 64, "lr": 1e-6, "optimizer": "rmsprop", "epochs": 1, "val_pairs": 200}
     assert {name: getattr(config, name) for name in handout} == handout

@@ -181,6 +181,7 @@ def test_the_reference_is_computed_once_and_goes_on_after_a_stop(folder, monkeyp
         ({"beta": 0.0}, "beta is 0"),
         ({"label_smoothing": 0.7}, "label_smoothing is 0.7"),
         ({"gradient_accumulation_steps": 5}, "gradient_accumulation_steps is 5; allowed are 1 to the batch_size, 4"),
+        ({"epochs": 0}, "epochs is 0.0; allowed is any finite number above 0"),
         ({"val_pairs": 24}, "val_pairs is 24, but .* has only 24 pairs"),
         ({"max_length": 3}, "max_length is 3, but each of the 16 training pairs is longer"),
         ({"head_chunk_tokens": 0}, "head_chunk_tokens is 0"),

@@ -35,18 +35,18 @@ class PairConfig(ParallelConfig):
     val_pairs: int | None = fitted_setting(500, 200, "pairs for validation")
     max_length: int = setting(1024, "longest prompt and response, in tokens; pairs with a longer one are left out")
     batch_size: int = setting(64, "pairs per optimizer step")
-    num_epochs: int = setting(1, "passes over the training pairs")
-    num_steps: int | None = setting(
-        None, "optimizer steps, if not by num_epochs", type=int, shown="as many as num_epochs takes"
-    )
+    epochs: float = setting(1.0, "passes over the training pairs")
+    num_steps: int | None = setting(None, "optimizer steps", type=int, shown="what the epochs come to")
     gradient_accumulation_steps: int = setting(1, "microbatches a process computes its share of a batch in")
     eval_batch_size: int = setting(32, "pairs per forward pass without gradients, in each process")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_pairs", "val_pairs", "batch_size", "num_epochs", "eval_batch_size"):
+        for name in ("num_pairs", "val_pairs", "batch_size", "eval_batch_size"):
             self.check_range(name, 1, math.inf)
         self.check_range("max_length", 2, math.inf)
+        if not 0 < self.epochs < math.inf:
+            raise UsageError(f"epochs is {self.epochs}; allowed is any finite number above 0")
         if self.num_steps is not None:
             self.check_range("num_steps", 1, math.inf)
         self.check_shares(world_size=1)
@@ -66,4 +66,4 @@ class PairConfig(ParallelConfig):
 
     def steps_for(self, num_pairs: int) -> int:
         """Optimizer steps of the run over so many training pairs."""
-        return self.num_steps or math.ceil(self.num_epochs * num_pairs / self.batch_size)
+        return self.num_steps or math.ceil(self.epochs * num_pairs / self.batch_size)
