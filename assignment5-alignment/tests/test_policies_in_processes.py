@@ -113,6 +113,22 @@ def check_first_process_can_sample_for_all():
         assert rollouts == expected
 
 
+def check_processes_share_the_scoring_of_a_reward_model():
+    config, scored = GRPOConfig(**GRPO), []
+
+    def score(prompts, responses):
+        scored.extend(prompts)
+        return [float(len(set(response))) for response in responses]
+
+    _, (expected,) = take_steps(make_trainer(GRPOTrainer, config, make_policy(), score=score), 1)
+    assert len(scored) == 16
+    for way in ("ddp", "fsdp"):
+        scored.clear()
+        _, (rollouts,) = take_steps(spread_trainer(GRPOTrainer, config, way, score=score), 1)
+        assert rollouts == expected
+        assert len(scored) == 8
+
+
 def check_expert_iteration_with_uneven_batches():
     config = ExpertIterationConfig(
         questions_per_step=7, group_size=3, train_batch_size=4, max_tokens=4, stop="", lr=3e-3, least_reward=0.2
@@ -191,6 +207,7 @@ CHECKS = (
     check_grpo_equals_one_process,
     check_fsdp_divides_the_weights,
     check_first_process_can_sample_for_all,
+    check_processes_share_the_scoring_of_a_reward_model,
     check_expert_iteration_with_uneven_batches,
     check_adapters_in_processes,
     check_checkpoints_are_those_of_one_process,

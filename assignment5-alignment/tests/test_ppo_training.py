@@ -277,19 +277,6 @@ def test_lora_takes_the_policy_without_adapters_for_its_reference():
     assert not torch.allclose(adapted, base(inputs).logits, atol=1e-4)
 
 
-def test_a_reward_model_scores_prompts_and_responses():
-    def score(prompts, responses):
-        return [
-            float(len(prompt) * 10 + response.count("a")) for prompt, response in zip(prompts, responses, strict=True)
-        ]
-
-    trainer = make_ppo(ppo_config(), score=score)
-    (metrics,), (rollouts,) = take_steps(trainer, 1)
-    assert [rollout.reward for rollout in rollouts] == [20.0 + rollout.response.count("a") for rollout in rollouts]
-    assert metrics["reward"] >= 20
-    assert {rollout.answer_reward for rollout in rollouts} <= {0.0, 1.0}
-
-
 @pytest.mark.parametrize(
     "settings",
     [{}, {"lora_rank": 2}, {"critic": "separate", "kl_target": 0.5, "autocast": "bfloat16"}],

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cs336_alignment.expert_iteration.config import ExpertIterationConfig
 from cs336_alignment.expert_iteration.trainer import ExpertIterationTrainer
-from cs336_alignment.online.build import make_collector, make_replica
+from cs336_alignment.online.build import make_collector, make_replica, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
 from cs336_alignment.online.trainer import train_and_show
 from cs336_alignment.parallel.launch import run_and_tell
@@ -29,7 +29,7 @@ def make_trainer(config: ExpertIterationConfig) -> ExpertIterationTrainer:
     replica = make_replica(config)
     config.check_shares(replica.world_size)
     collector = make_collector(config, replica, tokenizer)
-    return ExpertIterationTrainer(config, replica, tokenizer, collector, questions, held_out)
+    return ExpertIterationTrainer(config, replica, tokenizer, collector, questions, held_out, make_score(config))
 
 
 def run(config: ExpertIterationConfig, progress: bool = True) -> TrainingResult:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.expert_iteration.config import ExpertIterationConfig
 from cs336_alignment.online.batches import batch_of, share_of
-from cs336_alignment.online.collection import Collector, ScoredRollout, rollout_metrics
+from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
 from cs336_alignment.policy_gradient.batch import PolicyGradientLoss, RolloutBatch
@@ -41,8 +41,9 @@ class ExpertIterationTrainer(OnlineTrainer):
         collector: Collector,
         questions: list[Question],
         held_out: list[Question],
+        score: ResponseScores | None = None,
     ) -> None:
-        super().__init__(config, replica, tokenizer, collector, questions, held_out)
+        super().__init__(config, replica, tokenizer, collector, questions, held_out, score)
         # With weights of 1, the policy-gradient loss -A log p is the negative log-likelihood.
         self.loss = PolicyGradientLoss(loss_normalization="token", chunk_tokens=config.head_chunk_tokens)
         most = config.questions_per_step * config.group_size * config.epochs_per_step

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.grpo.trainer import GRPOTrainer
-from cs336_alignment.online.build import make_collector, make_replica
+from cs336_alignment.online.build import make_collector, make_replica, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
 from cs336_alignment.online.trainer import train_and_show
 from cs336_alignment.parallel.launch import run_and_tell
@@ -31,7 +31,7 @@ def make_trainer(config: GRPOConfig) -> GRPOTrainer:
     config.check_shares(replica.world_size)
     reference = load_frozen(config, config.model) if config.kl_coefficient else None
     collector = make_collector(config, replica, tokenizer)
-    return GRPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference)
+    return GRPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference, make_score(config))
 
 
 def run(config: GRPOConfig, progress: bool = True) -> TrainingResult:

@@ -25,7 +25,7 @@ from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.log_probs import get_response_log_probs
 from cs336_alignment.online.batches import batch_of, share_of
-from cs336_alignment.online.collection import Collector, ScoredRollout, rollout_metrics
+from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
 from cs336_alignment.policy_gradient.advantages import (
@@ -57,8 +57,9 @@ class GRPOTrainer(OnlineTrainer):
         questions: list[Question],
         held_out: list[Question],
         reference: nn.Module | None = None,
+        score: ResponseScores | None = None,
     ) -> None:
-        super().__init__(config, replica, tokenizer, collector, questions, held_out)
+        super().__init__(config, replica, tokenizer, collector, questions, held_out, score)
         self.reference = reference
         self.loss = config.loss
         self.num_updates = config.num_steps * config.updates_per_step

@@ -1,13 +1,17 @@
 """Making what an online run consists of, in each of its processes."""
 
+from functools import partial
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from cs336_alignment.online.collection import Collector
+from cs336_alignment.online.collection import Collector, ResponseScores
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.reward_functions import reward_function
 from cs336_alignment.parallel.replica import REPLICAS
-from cs336_alignment.policy import load_trainable_policy
+from cs336_alignment.policy import load_tokenizer, load_trainable_policy
+from cs336_alignment.reward_model.model import load_reward_model
+from cs336_alignment.reward_model.score import score_responses
 from cs336_alignment.rollouts import RolloutEngine
 from cs336_alignment.rollouts.factory import make_engine
 from cs336_alignment.training.replica import Replica
@@ -30,6 +34,14 @@ def make_collector(config: OnlineConfig, replica: Replica, tokenizer: PreTrained
     shared = config.engine == _SAMPLES_IN_EVERY_PROCESS
     engine = make_rollout_engine(config, replica, tokenizer) if shared or replica.rank == 0 else None
     return Collector(engine, replica, reward_function(config), shared)
+
+
+def make_score(config: OnlineConfig) -> ResponseScores | None:
+    """The reward model that the settings name, whole in every process; None if they name none."""
+    if config.reward_model is None:
+        return None
+    model = load_reward_model(config.reward_model, config.device, config.dtype)
+    return partial(score_responses, model, load_tokenizer(config.reward_model))
 
 
 def make_rollout_engine(config: OnlineConfig, replica: Replica, tokenizer: PreTrainedTokenizerBase) -> RolloutEngine:

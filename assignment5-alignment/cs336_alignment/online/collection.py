@@ -1,7 +1,7 @@
 """Rollouts with their rewards, sampled by all processes together."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,10 @@ class ScoredRollout:
         }
 
 
+ResponseScores = Callable[[Sequence[str], Sequence[str]], list[float]]
+"""From prompts and their responses to a score of each."""
+
+
 class Collector:
     """Samples with the newest weights of a policy, and scores; all processes call each method together.
 
@@ -70,12 +74,15 @@ class Collector:
         """Whatever is sampled next is sampled with the policy as it then is."""
         self._is_stale = True
 
-    def collect(self, questions: Sequence[Question], sampling: SamplingParameters) -> list[list[ScoredRollout]]:
+    def collect(
+        self, questions: Sequence[Question], sampling: SamplingParameters, score: ResponseScores | None = None
+    ) -> list[list[ScoredRollout]]:
         """Sample and score responses; in every process those of all processes.
 
         Args:
             questions: the same in every process.
             sampling: how; with a seed that is the same in every process.
+            score: what replaces the reward function's "reward"; None keeps it.
 
         Returns:
             For each question, in order, its rollouts. `seconds` is then the time that this took.
@@ -90,6 +97,8 @@ class Collector:
                 [self._scored(rollout, question) for rollout in group]
                 for question, group in zip(share, answered, strict=True)
             ]
+            if score is not None:
+                mine = _rewarded(mine, score)
         everything = self.replica.gather(mine)
         self.seconds = time.perf_counter() - started
         return everything
@@ -125,6 +134,12 @@ class Collector:
         """Close the engine."""
         if self.engine is not None:
             self.engine.close()
+
+
+def _rewarded(groups: list[list[ScoredRollout]], score: ResponseScores) -> list[list[ScoredRollout]]:
+    flat = [rollout for group in groups for rollout in group]
+    scores = iter(score([rollout.prompt for rollout in flat], [rollout.response for rollout in flat]))
+    return [[replace(rollout, reward=next(scores)) for rollout in group] for group in groups]
 
 
 def rollout_metrics(rollouts: Sequence[ScoredRollout]) -> dict[str, float]:

@@ -19,6 +19,10 @@ class OnlineConfig(RolloutConfig):
     num_steps: int = setting(100, "steps of the run; each samples rollouts and learns from them")
     group_size: int = setting(8, "rollouts per question")
     gradient_accumulation_steps: int = setting(1, "microbatches a process computes its share of a training batch in")
+    reward_model: str | None = setting(
+        None, "folder of a reward model whose score is the reward in training; evaluations keep the reward function",
+        type=str, shown="the reward function",
+    )  # fmt: skip
     num_examples: int = setting(4096, "training questions to make where no data are given")
 
     temperature: float = setting(1.0, "sampling temperature of training rollouts")

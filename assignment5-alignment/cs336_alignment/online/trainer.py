@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.online.collection import (
     Collector,
+    ResponseScores,
     ScoredRollout,
     derived_seed,
     greedy_or_sampled,
@@ -35,6 +36,7 @@ class OnlineTrainer(Trainer):
         collector: samples and scores.
         questions: to train on.
         held_out: to evaluate on; may be none.
+        score: what replaces the reward function's reward in training; None keeps it.
     """
 
     config: OnlineConfig
@@ -47,9 +49,10 @@ class OnlineTrainer(Trainer):
         collector: Collector,
         questions: list[Question],
         held_out: list[Question],
+        score: ResponseScores | None = None,
     ) -> None:
         super().__init__(config, replica, tokenizer)
-        self.collector, self.questions, self.held_out = collector, questions, held_out
+        self.collector, self.questions, self.held_out, self.score = collector, questions, held_out, score
         self.num_steps = config.num_steps
         self.records: RunLog | None = None
 
@@ -57,7 +60,8 @@ class OnlineTrainer(Trainer):
         """Rollouts for the batch of questions number `draw`, a group for each question."""
         indices = batch_indices(draw, len(self.questions), num_questions, self.config.seed)
         batch = [self.questions[index] for index in indices]
-        return self.collector.collect(batch, self.config.sampling(derived_seed(self.config.seed, draw)))
+        sampling = self.config.sampling(derived_seed(self.config.seed, draw))
+        return self.collector.collect(batch, sampling, self.score)
 
     def evaluate(self) -> dict[str, float]:
         """Answers to the held-out questions: mean rewards and lengths."""

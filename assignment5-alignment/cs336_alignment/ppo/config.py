@@ -29,9 +29,6 @@ class PPOConfig(OnlineConfig):
     rollout_batch_size: int = setting(128, "rollouts per step; a multiple of group_size")
     train_batch_size: int = setting(64, "rollouts per optimizer update; must divide rollout_batch_size")
     epochs_per_rollout_batch: int = setting(2, "times that a step trains on its rollouts")
-    reward_model: str | None = setting(
-        None, "folder of a reward model whose score is the reward", type=str, shown="the reward function"
-    )
     critic: str = setting(
         "shared", "body of the value function: the policy's own, or a second one that starts as a copy of it",
         choices=("shared", "separate"),

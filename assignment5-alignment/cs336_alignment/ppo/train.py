@@ -7,16 +7,14 @@ from functools import partial
 from torch import nn
 
 from cs336_alignment.lora import adapters_off, has_lora
-from cs336_alignment.online.build import make_collector
+from cs336_alignment.online.build import make_collector, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
 from cs336_alignment.parallel.launch import run_and_tell
 from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer, load_trainable_policy
 from cs336_alignment.ppo.actor_critic import ActorCritic, ActorCriticReplica
 from cs336_alignment.ppo.config import PPOConfig
-from cs336_alignment.ppo.trainer import PPOTrainer, ResponseScores
-from cs336_alignment.reward_model.model import load_reward_model
-from cs336_alignment.reward_model.score import score_responses
+from cs336_alignment.ppo.trainer import PPOTrainer
 from cs336_alignment.training.config import parse_config
 from cs336_alignment.training.loop import TrainingResult, train
 
@@ -34,8 +32,7 @@ def make_trainer(config: PPOConfig) -> PPOTrainer:
     replica = ActorCriticReplica(ActorCritic(policy, critic, config.head_chunk_tokens), config)
     collector = make_collector(config, replica, tokenizer)
     reference = make_frozen_reference(config, policy) if config.kl_coefficient else None
-    score = reward_model_score(config) if config.reward_model is not None else None
-    return PPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference, score)
+    return PPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference, make_score(config))
 
 
 def make_frozen_reference(
@@ -45,12 +42,6 @@ def make_frozen_reference(
     if has_lora(policy):
         return partial(adapters_off, policy), policy
     return nullcontext, load_frozen(config, config.model)
-
-
-def reward_model_score(config: PPOConfig) -> ResponseScores:
-    """Scores under the reward model that the settings name."""
-    model = load_reward_model(config.reward_model, config.device, config.dtype)
-    return partial(score_responses, model, load_tokenizer(config.reward_model))
 
 
 def run(config: PPOConfig, progress: bool = True) -> TrainingResult:

@@ -9,7 +9,6 @@ the value function as it is. Then policy and value function learn from these rol
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.log_probs import get_response_log_probs
 from cs336_alignment.online.batches import batch_of, longest_first
-from cs336_alignment.online.collection import Collector, ScoredRollout, rollout_metrics
+from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
 from cs336_alignment.policy_gradient.batch import RolloutBatch
@@ -34,9 +33,6 @@ from cs336_alignment.ppo.kl_control import adapted_coefficient
 from cs336_alignment.ppo.losses import clipped_value_loss, token_rewards
 from cs336_alignment.training.update import Metrics
 
-ResponseScores = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""From prompts and their responses to a score of each."""
-
 
 class PPOTrainer(OnlineTrainer):
     """A PPO run; arguments as for `OnlineTrainer`, and
@@ -45,7 +41,6 @@ class PPOTrainer(OnlineTrainer):
         replica: of an `ActorCritic`.
         reference: what the KL divergence is measured from: a context in which to call it, and the model; None for no
             penalty.
-        score: what replaces the reward function's reward; None keeps it.
     """
 
     name = "ppo"
@@ -63,14 +58,14 @@ class PPOTrainer(OnlineTrainer):
         reference: tuple[Callable[[], AbstractContextManager], nn.Module] | None = None,
         score: ResponseScores | None = None,
     ) -> None:
-        super().__init__(config, replica, tokenizer, collector, questions, held_out)
-        self.reference, self.score = reference, score
+        super().__init__(config, replica, tokenizer, collector, questions, held_out, score)
+        self.reference = reference
         self.num_updates = config.num_steps * config.updates_per_step
         self.kl_coefficient = config.kl_coefficient
 
     def train_step(self) -> dict[str, float]:
         groups = self.collect(self.step, self.config.rollout_batch_size // self.config.group_size)
-        rollouts = self._scored([rollout for group in groups for rollout in group])
+        rollouts = [rollout for group in groups for rollout in group]
         batch, metrics = self._with_advantages(rollouts)
         lengths = batch.response_mask.sum(dim=1)
         self.record(rollouts, advantage=(batch.advantages.sum(dim=1) / lengths).tolist())
@@ -80,13 +75,6 @@ class PPOTrainer(OnlineTrainer):
         if self.config.kl_target is not None:
             self.kl_coefficient = adapted_coefficient(self.kl_coefficient, metrics["kl"], self.config.kl_target)
         return {**metrics, **rollout_metrics(rollouts), "rollout_seconds": self.collector.seconds}
-
-    def _scored(self, rollouts: list[ScoredRollout]) -> list[ScoredRollout]:
-        """With the reward model's score as the reward, if there is one."""
-        if self.score is None:
-            return rollouts
-        scores = self.score([rollout.prompt for rollout in rollouts], [rollout.response for rollout in rollouts])
-        return [replace(rollout, reward=score) for rollout, score in zip(rollouts, scores, strict=True)]
 
     def _with_advantages(self, rollouts: Sequence[ScoredRollout]) -> tuple[PPOBatch, dict[str, float]]:
         """The step's batch, and what is known of it before learning; all on the CPU."""
