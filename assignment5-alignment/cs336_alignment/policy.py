@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from cs336_alignment.lora import apply_lora, merged_state_dict
-from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
+from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL, SMOKE_TUNED_MODEL, TUNED_MODEL
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def resolve_model(model: str | os.PathLike) -> str:
-    """The folder or name behind a `--model` flag; `default` and `default-smoke` are made here at their first use.
+    """The folder or name behind a `--model` flag; `default`, `default-sft` and their smaller forms `default-smoke` and
+    `default-sft-smoke` are made here at their first use.
 
     Raises:
         UsageError: it looks like a folder, and is none.
@@ -28,6 +29,10 @@ def resolve_model(model: str | os.PathLike) -> str:
         from cs336_alignment.default_task.base_model import ensure_default_model
 
         return str(ensure_default_model(smoke=model == SMOKE_MODEL))
+    if str(model) in (TUNED_MODEL, SMOKE_TUNED_MODEL):
+        from cs336_alignment.default_task.tuned_model import ensure_tuned_model
+
+        return str(ensure_tuned_model(smoke=model == SMOKE_TUNED_MODEL))
     if Path(model).exists() and not (Path(model) / "config.json").is_file():
         raise UsageError(f"model {model} is no Hugging Face model folder: it has no config.json")
     return str(model)
@@ -43,7 +48,7 @@ def load_policy(
     """Load a causal language model, in evaluation mode.
 
     Args:
-        model: a folder, a name on the Hugging Face hub, or "default".
+        model: as for `resolve_model`.
         device: as for `resolve_device`.
         dtype: of the weights, "float32", "bfloat16" or a torch type.
         attention: kernel; "sdpa", "eager" or "flash_attention_2" (which needs the package flash-attn).

@@ -14,7 +14,7 @@ import pytest
 from cs336_alignment.default_run.command import main, markdown_table, parse_seeds
 from cs336_alignment.default_run.results import Spread
 from cs336_alignment.default_run.schedule import RECORD_NAME, is_finished, read_record, run_stages
-from cs336_alignment.default_run.stages import MODULES, TRAINED, Stage, all_stages
+from cs336_alignment.default_run.stages import PROGRAMS, TRAINED, Stage, all_stages
 from cs336_basics.command_line import UsageError
 
 PROGRAM = """
@@ -156,9 +156,9 @@ def _command(process):
 def test_the_chain_has_every_stage_for_every_seed(tmp_path):
     names = [stage.name for stage in all_stages(tmp_path, [0, 7], smoke=False)]
     for seed in (0, 7):
-        assert {f"seed_{seed}/{name}" for name in MODULES} <= set(names)
+        assert {f"seed_{seed}/{name}" for name in PROGRAMS} <= set(names)
         assert {f"seed_{seed}/{name}_measured" for name in (*TRAINED, "base")} <= set(names)
-    assert len(names) == len(set(names)) == 1 + 2 * (len(MODULES) + len(TRAINED) + 1)
+    assert len(names) == len(set(names)) == 1 + 2 * (len(PROGRAMS) + len(TRAINED) + 1)
 
 
 def test_what_is_no_list_of_seeds_is_refused():

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cs336_alignment.default_task.arithmetic import GREATEST, draw_chain
-from cs336_alignment.default_task.base_model import RECIPE_NAME, Recipe, ensure_default_model, ensure_model, pretrain
+from cs336_alignment.default_task.base_model import Recipe, ensure_default_model, ensure_model, pretrain
+from cs336_alignment.default_task.made_once import RECIPE_NAME
 from cs336_alignment.default_task.pretraining_text import generate_lines
 from cs336_alignment.default_task.tasks import demonstration, make_examples, split_of
 from cs336_alignment.drgrpo_grader import r1_zero_reward_fn

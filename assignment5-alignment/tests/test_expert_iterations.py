@@ -107,5 +107,5 @@ def test_it_learns_which_letter_to_write():
 def test_settings_out_of_range():
     with pytest.raises(UsageError, match="questions_per_step is 0"):
         ExpertIterationConfig(questions_per_step=0)
-    with pytest.raises(UsageError, match="train_batch_size is 64, which gradient_accumulation_steps 3 does not divide"):
+    with pytest.raises(UsageError, match="train_batch_size is 32, which gradient_accumulation_steps 3 does not divide"):
         ExpertIterationConfig(gradient_accumulation_steps=3)

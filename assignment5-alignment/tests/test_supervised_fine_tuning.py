@@ -306,4 +306,4 @@ def test_help_names_every_flag(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for flag in ("--model", "--data", "--packed", "--lora_rank", "--resume_ckp", "--parallel", "--no_answers"):
         assert f"{flag} " in text
-    assert "default: 2e-5; 2e-3 for the default task" in text
+    assert "default: 2e-05; 0.002 for the default task" in text

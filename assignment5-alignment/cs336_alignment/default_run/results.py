@@ -10,7 +10,7 @@ from typing import Any
 from cs336_alignment.default_run.measure import WAYS
 from cs336_alignment.default_run.schedule import RECORD_NAME
 from cs336_alignment.default_run.stages import BASE, TRAINED
-from cs336_alignment.default_task.base_model import RECIPE_NAME
+from cs336_alignment.default_task.made_once import RECIPE_NAME
 from cs336_basics.confidence import wilson_interval
 from cs336_basics.run_log import METRICS_NAME, read_metrics
 

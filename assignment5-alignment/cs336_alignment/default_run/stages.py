@@ -10,6 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from cs336_alignment.default_task.base_model import DEFAULT_FOLDER, model_folder
+from cs336_alignment.expert_iteration.config import ExpertIterationConfig
+from cs336_alignment.grpo.config import GRPOConfig
+from cs336_alignment.preference.dpo import DPOConfig
+from cs336_alignment.reward_model.train import RewardModelConfig
+from cs336_alignment.sft.config import SFTConfig
+from cs336_alignment.training.config import TrainingConfig, config_from_settings
 
 QUESTIONS_NAME = "questions.jsonl"
 TRAINED = ("sft", "expert_iteration", "grpo", "dpo")
@@ -27,18 +33,22 @@ class Stage:
         flags: its flags; True stands for a flag without a value. The folder of the stage is added as --out.
         needs: stages that must be finished.
         has_checkpoints: the program goes on with `--resume_ckp latest`.
+        settings: all that the flags come to, with the program's defaults.
     """
 
     name: str
     module: str
     flags: Mapping[str, object]
     needs: tuple["Stage", ...] = ()
-    has_checkpoints: bool = field(default=False)
+    has_checkpoints: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """Of everything that determines the result."""
-        parts = [self.module, dict(self.flags), [needed.fingerprint for needed in self.needs]]
+        parts = [
+            self.module, dict(self.flags), dict(self.settings), [needed.fingerprint for needed in self.needs],
+        ]  # fmt: skip
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def arguments(self, out: Path) -> list[str]:
@@ -49,23 +59,17 @@ class Stage:
         return words
 
 
-# Settings that differ from the programs' defaults: short runs, and rates for a model this small.
-SETTINGS: dict[str, dict[str, object]] = {
-    "sft": {"num_examples": 128, "epochs": 15, "batch_size": 16, "lr": 2e-3, "eval_every": 0},
-    "expert_iteration": {
-        "num_steps": 8, "questions_per_step": 512, "group_size": 4, "train_batch_size": 32, "lr": 5e-4,
-    },
-    "grpo": {"num_steps": 80, "rollout_batch_size": 256, "group_size": 8, "lr": 3e-4, "eval_every": 5},
-    "reward_model": {"num_pairs": 8000, "val_pairs": 500, "lr": 2e-3, "schedule": "cosine", "eval_every": 25},
-    "dpo": {"num_pairs": 2000, "val_pairs": 500, "lr": 1e-4, "eval_every": 10},
-}  # fmt: skip
-MODULES = {
-    "sft": "cs336_alignment.sft.train",
-    "expert_iteration": "cs336_alignment.expert_iteration.train",
-    "grpo": "cs336_alignment.grpo.train",
-    "reward_model": "cs336_alignment.reward_model.train",
-    "dpo": "cs336_alignment.preference.dpo",
+PROGRAMS: dict[str, tuple[str, type[TrainingConfig]]] = {
+    "sft": ("cs336_alignment.sft.train", SFTConfig),
+    "expert_iteration": ("cs336_alignment.expert_iteration.train", ExpertIterationConfig),
+    "grpo": ("cs336_alignment.grpo.train", GRPOConfig),
+    "reward_model": ("cs336_alignment.reward_model.train", RewardModelConfig),
+    "dpo": ("cs336_alignment.preference.dpo", DPOConfig),
 }
+"""The training programs and their settings, whose defaults are made for this task."""
+# Every model is measured at the end anyway.
+CHANGES: dict[str, dict[str, object]] = {"sft": {"eval_every": 0}}
+"""What is not left at the defaults."""
 NUM_QUESTIONS = 512
 """Held-out questions that every model answers at the end."""
 SMOKE_QUESTIONS = 16
@@ -83,12 +87,14 @@ def seed_stages(run: Path, seed: int, smoke: bool) -> list[Stage]:
     base = base_stage(smoke)
 
     def train(name: str, model: Path, *needs: Stage) -> Stage:
-        settings = {"smoke": True} if smoke else SETTINGS[name]
-        flags = {"model": str(model), "seed": seed, "device": "cpu", "no_wandb": True, **settings}
-        return Stage(f"{place}/{name}", MODULES[name], flags, needs, has_checkpoints=True)
+        changes = {"smoke": True} if smoke else CHANGES.get(name, {})
+        flags = {"model": str(model), "seed": seed, "device": "cpu", "no_wandb": True, **changes}
+        module, config_class = PROGRAMS[name]
+        settings = config_from_settings(config_class, flags).to_dict()
+        return Stage(f"{place}/{name}", module, flags, needs, has_checkpoints=True, settings=settings)
 
     sft = train("sft", model_folder(smoke=smoke), base)
-    tuned = [train(name, run / sft.name / "model", sft) for name in MODULES if name != "sft"]
+    tuned = [train(name, run / sft.name / "model", sft) for name in PROGRAMS if name != "sft"]
     measured = [
         measure_stage(run, stage, seed, smoke) for stage in (sft, *tuned) if stage.name.split("/")[1] in TRAINED
     ]

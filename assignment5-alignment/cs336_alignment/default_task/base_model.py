@@ -4,11 +4,7 @@ It has read sums, differences and markup, but neither the prompt nor calculation
 the wanted form.
 """
 
-import json
-import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -16,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
+from cs336_alignment.default_task.made_once import make_once
 from cs336_alignment.default_task.pretraining_text import generate_lines
 from cs336_basics.bpe.train import train_bpe
 from cs336_basics.hf_llama import export_llama
@@ -30,8 +26,6 @@ from cs336_basics.optimizer import AdamW, get_cosine_lr
 from cs336_basics.tokenizer import END_OF_TEXT, Tokenizer
 
 DEFAULT_FOLDER = Path("models")
-RECIPE_NAME = "recipe.json"
-"""In a model's folder: what made it, and the seconds that took."""
 VOCAB_SIZE = 268
 """256 bytes, the merges that make one token of each word of the tags, and <|endoftext|>."""
 
@@ -68,8 +62,6 @@ SMOKE_RECIPE = Recipe(num_layers=2, d_ff=128, steps=60)
 def ensure_default_model(folder: Path = DEFAULT_FOLDER, smoke: bool = False, progress: bool = True) -> Path:
     """The folder of the base model; it is pretrained first unless it is there already.
 
-    Two processes may ask at once: one makes the model, the other waits for it. An interrupted one leaves nothing.
-
     Args:
         folder: where models are kept, made if it is missing.
         smoke: the model of `--smoke`: smaller, trained for seconds.
@@ -88,38 +80,18 @@ def model_folder(folder: Path = DEFAULT_FOLDER, smoke: bool = False) -> Path:
 
 def ensure_model(folder: Path, recipe: Recipe, progress: bool = True) -> Path:
     """The model of `recipe` in `folder`, pretrained there unless that very recipe made what lies there."""
-    if _made_by(folder) == _record(recipe):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if _made_by(folder) == _record(recipe):
-            return folder
-        print(f"no base model in {folder}: pretraining one", file=sys.stderr)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-            started, cpu_started = time.perf_counter(), time.process_time()
-            made = pretrain(Path(scratch) / "model", recipe, progress)
-            record = {
-                "recipe": _record(recipe),
-                "seconds": round(time.perf_counter() - started, 2),
-                "cpu_seconds": round(time.process_time() - cpu_started, 2),
-            }
-            (made / RECIPE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            made.rename(folder)
-    return folder
+    return make_once(
+        folder,
+        _record(recipe),
+        lambda scratch: pretrain(scratch / "model", recipe, progress),
+        f"no base model in {folder}: pretraining one",
+    )
 
 
 def _record(recipe: Recipe) -> dict[str, object]:
     """The recipe, and a sample of the text that stands for its generator."""
     sample = "".join(islice(generate_lines(recipe.seed), 200))
     return {**asdict(recipe), "text_sha256": sha256(sample.encode()).hexdigest()}
-
-
-def _made_by(folder: Path) -> dict[str, object] | None:
-    try:
-        return json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def train_tokenizer(folder: Path) -> Tokenizer:

@@ -33,7 +33,9 @@ class AskingConfig(Settings):
     }  # fmt: skip
 
     model: str = setting(
-        DEFAULT_MODEL, "the model to ask: a Hugging Face folder or name, or `default`, the small model made here"
+        DEFAULT_MODEL,
+        "the model to ask: a Hugging Face folder or name, or a small model made here: `default`, or "
+        "`default-sft`, the same fine-tuned",
     )
     engine: str = setting("hf", "what runs it; vllm needs the extra of that name", choices=ENGINES)
     device: str = setting("auto", "where it runs: auto, cuda, cuda:N, mps or cpu")

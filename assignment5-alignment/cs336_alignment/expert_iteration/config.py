@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs336_alignment.online.config import OnlineConfig
+from cs336_alignment.training.config import fitted_setting
 from cs336_basics.settings import setting
 
 
@@ -22,10 +23,14 @@ class ExpertIterationConfig(OnlineConfig):
         "num_examples": 16, "eval_every": 1,
     }  # fmt: skip
 
-    num_steps: int = setting(5, "expert iteration steps; each samples rollouts and learns from the right ones")
+    num_steps: int | None = fitted_setting(
+        8, 5, "expert iteration steps; each samples rollouts and learns from the right ones"
+    )
+    lr: float | None = fitted_setting(5e-4, 1e-5, "highest learning rate")
+    group_size: int = setting(4, "rollouts per question")
     questions_per_step: int = setting(512, "questions that a step samples responses to")
     epochs_per_step: int = setting(1, "times that a step trains on its right responses")
-    train_batch_size: int = setting(64, "responses per optimizer update")
+    train_batch_size: int = setting(32, "responses per optimizer update")
     least_reward: float = setting(1.0, "reward from which on a response is right")
     keep_duplicates: bool = setting(False, "train on equal responses to a question as often as they were sampled")
     save_every: int = setting(1, "steps between two checkpoints; 0 for none but the last")

@@ -12,6 +12,7 @@ from cs336_alignment.policy_gradient.aggregation import LOSS_NORMALIZATIONS
 from cs336_alignment.policy_gradient.batch import PolicyGradientLoss
 from cs336_alignment.policy_gradient.kl import KL_ESTIMATORS
 from cs336_alignment.policy_gradient.losses import CLIPPED_METHODS, IMPORTANCE_REWEIGHTING_METHODS
+from cs336_alignment.training.config import fitted_setting
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import setting
 
@@ -31,6 +32,9 @@ class GRPOConfig(OnlineConfig):
         "num_examples": 16, "eval_every": 2,
     }  # fmt: skip
 
+    num_steps: int | None = fitted_setting(80, 200, "steps of the run; each samples rollouts and learns from them")
+    lr: float | None = fitted_setting(3e-4, 1e-5, "highest learning rate")
+    eval_every: int = setting(5, "steps between two evaluations; 0 for none but the last")
     rollout_batch_size: int = setting(256, "rollouts per step; a multiple of group_size")
     train_batch_size: int | None = setting(
         None, "rollouts per optimizer update; fewer than rollout_batch_size is off-policy", type=int,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cs336_alignment.online.rollout_config import RolloutConfig
 from cs336_alignment.rollouts import SamplingParameters
+from cs336_alignment.training.config import MODEL_HELP, TUNED_MODEL
 from cs336_basics.settings import setting
 
 
@@ -16,6 +17,7 @@ class OnlineConfig(RolloutConfig):
         UsageError: a value is out of range, or values do not go together.
     """
 
+    model: str = setting(TUNED_MODEL, MODEL_HELP)
     num_steps: int = setting(100, "steps of the run; each samples rollouts and learns from them")
     group_size: int = setting(8, "rollouts per question")
     gradient_accumulation_steps: int = setting(1, "microbatches a process computes its share of a training batch in")

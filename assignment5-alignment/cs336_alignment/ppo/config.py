@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cs336_alignment.online.config import OnlineConfig
+from cs336_alignment.training.config import fitted_setting
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import setting
 
@@ -24,7 +25,9 @@ class PPOConfig(OnlineConfig):
     }  # fmt: skip
 
     parallel: str = setting("none", "PPO trains in one process", choices=("none",))
-    lr: float = setting(3e-4, "highest learning rate")
+    num_steps: int | None = fitted_setting(30, 200, "steps of the run; each samples rollouts and learns from them")
+    lr: float | None = fitted_setting(3e-4, 1e-6, "highest learning rate")
+    eval_every: int = setting(5, "steps between two evaluations; 0 for none but the last")
     group_size: int = setting(4, "rollouts per question")
     rollout_batch_size: int = setting(128, "rollouts per step; a multiple of group_size")
     train_batch_size: int = setting(64, "rollouts per optimizer update; must divide rollout_batch_size")

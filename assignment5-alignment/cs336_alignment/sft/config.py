@@ -7,13 +7,9 @@ from typing import Any, ClassVar
 
 from cs336_alignment.online.rollout_config import RolloutConfig
 from cs336_alignment.rollouts import SamplingParameters
+from cs336_alignment.training.config import fitted_setting
 from cs336_basics.command_line import UsageError
 from cs336_basics.settings import setting
-
-# A model of billions of parameters learns with small steps what ours, with a thousandth of them, needs large ones for.
-_FITTING_OTHERS = {"lr": 2e-5, "epochs": 1.0}
-# Few demonstrations: enough to teach the form of an answer, and to leave something to reinforcement learning.
-_FITTING_DEFAULT_TASK = {"lr": 2e-3, "epochs": 15.0, "num_examples": 128}
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class SFTConfig(RolloutConfig):
         "save_every": 2,
     }
 
-    lr: float | None = setting(None, "highest learning rate", type=float, shown="2e-5; 2e-3 for the default task")
+    lr: float | None = fitted_setting(2e-3, 2e-5, "highest learning rate")
     schedule: str = setting("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "linear"))
     warmup_steps: int = setting(10, "optimizer steps of linear warm-up")
 
@@ -46,13 +42,10 @@ class SFTConfig(RolloutConfig):
     max_length: int = setting(1024, "tokens of a prompt and its response when not packed; longer pairs are left out")
     token_cache: str = setting("data/sft_tokens", "folder for token ids of packed files")
     batch_size: int = setting(16, "examples, or packed sequences, per optimizer step")
-    epochs: float | None = setting(
-        None, "passes over the training data", type=float, shown="1; 15 for the default task"
-    )
+    epochs: float | None = fitted_setting(15.0, 1.0, "passes over the training data")
     num_steps: int | None = setting(None, "optimizer steps", type=int, shown="what the epochs come to")
-    num_examples: int | None = setting(
-        None, "training examples to use, drawn at random", type=int, shown="all; 128 of the default task"
-    )
+    # Few of the default task: enough to teach the form of an answer, and to leave something to reinforcement learning.
+    num_examples: int | None = fitted_setting(128, None, "training examples to use, drawn at random", shown="all")
     only_correct: bool = setting(False, "use only examples whose response the reward function finds right")
     loss_normalization: str = setting(
         "token", "what the sum of the responses' losses is divided by: their tokens in the batch, or batch_size times "
@@ -67,10 +60,6 @@ class SFTConfig(RolloutConfig):
     no_answers: bool = setting(False, "do not answer questions in evaluations")
 
     def __post_init__(self) -> None:
-        fitting = _FITTING_DEFAULT_TASK if self.data is None else _FITTING_OTHERS
-        for name, value in fitting.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
         super().__post_init__()
         for name in ("seq_length", "max_length", "batch_size"):
             self.check_range(name, 1, math.inf)

@@ -4,7 +4,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,9 +14,29 @@ from cs336_basics.command_line import UsageError
 from cs336_basics.settings import Settings, setting
 
 CHECKPOINT_FOLDER = "checkpoints"
-DEFAULT_MODEL = "default"
-SMOKE_MODEL = "default-smoke"
-"""The default model of `--smoke`: smaller, and made in seconds."""
+DEFAULT_MODEL, TUNED_MODEL = "default", "default-sft"
+"""The small model that is pretrained here, and the same after supervised fine-tuning."""
+SMOKE_MODEL, SMOKE_TUNED_MODEL = "default-smoke", "default-sft-smoke"
+"""Those of `--smoke`: smaller, and made in seconds."""
+SMOKE_MODELS = {DEFAULT_MODEL: SMOKE_MODEL, TUNED_MODEL: SMOKE_TUNED_MODEL}
+MODEL_HELP = (
+    "policy to start from: a Hugging Face folder or name, or a small model made here: `default`, or `default-sft`, "
+    "which scripts/sft.py has taught to answer the default task now and then"
+)
+
+
+def fitted_setting(default_task: Any, data: Any, help: str, *, shown: str | None = None) -> Field:
+    """A `setting` that fits the data if it is left open: a model of billions of parameters learns with small steps what
+    ours, with a thousandth of them, needs large ones for.
+
+    Args:
+        default_task: the value where no `data` are given.
+        data: the value for data that are given.
+        help: as for `setting`.
+        shown: describes a `data` of None.
+    """
+    made = setting(None, help, type=type(default_task), shown=f"{shown or data}; {default_task} for the default task")
+    return field(default=None, metadata={**made.metadata, "fitted": (default_task, data)})
 
 
 @dataclass(frozen=True)
@@ -32,9 +52,7 @@ class TrainingConfig(Settings):
 
     SMOKE: ClassVar[Mapping[str, Any]] = {}
 
-    model: str = setting(
-        DEFAULT_MODEL, "policy to start from: a Hugging Face folder or name, or `default`, the small model made here"
-    )
+    model: str = setting(DEFAULT_MODEL, MODEL_HELP)
     data: str | None = setting(
         None, "training data, a .jsonl or .jsonl.gz file", type=str, shown="the arithmetic task made here"
     )
@@ -86,6 +104,9 @@ class TrainingConfig(Settings):
     no_wandb: bool = setting(False, "do not log to Weights & Biases, whatever the other flags say")
 
     def __post_init__(self) -> None:
+        for spec in fields(self):
+            if "fitted" in spec.metadata and getattr(self, spec.name) is None:
+                object.__setattr__(self, spec.name, spec.metadata["fitted"][self.data is not None])
         self.check_types()
         for name in ("gradient_accumulation_steps", "log_every"):
             self.check_range(name, 1, math.inf)
@@ -145,7 +166,8 @@ def config_from_settings(config_class: type[Config], given: Mapping[str, Any]) -
         UsageError: a setting is out of range, or the checkpoint cannot be resumed.
     """
     if "resume_ckp" not in given:
-        return config_class(**{**({"model": SMOKE_MODEL, **config_class.SMOKE} if given.get("smoke") else {}), **given})
+        smoke = {"model": SMOKE_MODELS[config_class.model], **config_class.SMOKE} if given.get("smoke") else {}
+        return config_class(**{**smoke, **given})
     if given["resume_ckp"] == "latest" and "out" not in given:
         raise UsageError("resume_ckp is latest, but of which run? give its folder with --out")
     folder = Path(given.get("out", "."), CHECKPOINT_FOLDER)
