@@ -192,8 +192,13 @@ def test_ctrl_c_keeps_what_is_done(random_folder, tmp_path, monkeypatch, capsys)
         return generate(self, prompts, parameters)
 
     monkeypatch.setattr(HFEngine, "generate", interrupted)
-    with pytest.raises(SystemExit) as exit_:
-        run_command(main, ["--model", random_folder, "--out", str(tmp_path / "stopped"), *IN_CHUNKS])
+    # As it is in a terminal: what a shell starts in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            run_command(main, ["--model", random_folder, "--out", str(tmp_path / "stopped"), *IN_CHUNKS])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert exit_.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
     check_that_it_goes_on(random_folder, tmp_path / "stopped", tmp_path / "whole", 4)

@@ -22,37 +22,27 @@ from cs336_basics.run_log import read_metrics
 from .tiny_models import tiny_model, tiny_tokenizer
 
 STEPS = 8
-# Runs the program, and at one moment tells so and waits: after a step, or with half a checkpoint written.
+# Runs the program until half of a step's checkpoint is written, tells so and waits.
 DRIVER = """
 import json, sys, torch
 from cs336_alignment.sft.config import SFTConfig
-from cs336_alignment.sft.train import make_trainer
+from cs336_alignment.sft.train import run
 from cs336_alignment.training.config import config_from_settings
-from cs336_alignment.training.loop import train, with_folder
 
 torch.set_num_threads(1)
-settings, moment, step = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-
-def tell_and_wait():
-    print("now", flush=True)
-    sys.stdin.read()
-
-def on_step(entry):
-    if moment == "after" and entry["step"] == step:
-        tell_and_wait()
-
-trainer = make_trainer(with_folder(config_from_settings(SFTConfig, settings), "sft"))
+settings, step = json.loads(sys.argv[1]), int(sys.argv[2])
 save = torch.save
 
 def half_save(checkpoint, file):
-    if moment == "saving" and checkpoint["iteration"] == step:
+    if checkpoint["iteration"] == step:
         file.write(b"half a checkpoint")
         file.flush()
-        tell_and_wait()
+        print("now", flush=True)
+        sys.stdin.read()
     save(checkpoint, file)
 
 torch.save = half_save
-train(trainer, progress=False, on_step=on_step)
+run(config_from_settings(SFTConfig, settings), progress=False)
 """
 
 
@@ -92,10 +82,10 @@ def settings(tmp_path):
     }
 
 
-def kill_at(settings, moment, step):
-    """Run in a process of its own until it says that the moment has come, and kill it there."""
+def kill_while_saving(settings, step):
+    """Run in a process of its own until it says that it is saving a step's checkpoint, and kill it there."""
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, json.dumps(settings), moment, str(step)],
+        [sys.executable, "-c", DRIVER, json.dumps(settings), str(step)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -142,16 +132,15 @@ def assert_same_run(folder, other):
 
 
 @pytest.mark.slow
-def test_killed_after_a_step_and_while_saving(tmp_path, settings):
+def test_killed_while_saving(tmp_path, settings):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    kill_at({**settings, "out": str(broken)}, "after", 5)
+    kill_while_saving({**settings, "out": str(broken)}, 6)
     assert [path.name for path in checkpoints_newest_first(broken / "checkpoints")] == [
         "checkpoint_4.pt",
         "checkpoint_2.pt",
     ]
-    assert read_metrics(broken / "metrics.jsonl")[-1]["step"] == 5  # logged, and yet behind the checkpoint
-    kill_at({"resume_ckp": "latest", "out": str(broken)}, "saving", 6)
     assert len(list((broken / "checkpoints").glob(".*.tmp"))) == 1
+    assert read_metrics(broken / "metrics.jsonl")[-1]["step"] > 4  # logged, and yet behind the checkpoint
     result = run(config_from_settings(SFTConfig, {"resume_ckp": "latest", "out": str(broken)}), progress=False)
     assert result.ending == "finished"
     assert sorted(path.name for path in (broken / "checkpoints").iterdir()) == ["checkpoint_6.pt", "checkpoint_8.pt"]

@@ -1,4 +1,4 @@
-"""A run that is killed in the middle of a step and resumed is the run that was not killed."""
+"""A run that is killed, or fails, in the middle of a step and is resumed is the run that was not."""
 
 import json
 import signal
@@ -53,23 +53,51 @@ def entries(path):
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("program", FLAGS)
-def test_killed_in_the_middle_of_a_step(program, tmp_path, run):
-    common = {**save_model_and_questions(tmp_path), **FLAGS[program], "max_tokens": 4, "stop": "", "lr": 3e-3}
-    common |= {"eval_examples": 3, "eval_every": 1, "device": "cpu"}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(program, **common, out=whole)
+def prepare(program, folder):
+    """The flags of a run in which everything random takes part, without its folder."""
+    flags = {**save_model_and_questions(folder), **FLAGS[program], "max_tokens": 4, "stop": "", "lr": 3e-3}
+    return flags | {"eval_examples": 3, "eval_every": 1, "device": "cpu"}
+
+
+def check_that_it_goes_on(program, flags, run, stopped):
+    """The stopped run is behind step 2 and before step 4; it ends as the whole one does."""
+    whole = stopped.with_name("whole")
+    run(program, **flags, out=whole)
     rollouts = entries(whole / "rollouts.jsonl")
     assert len(rollouts) == 4 * 8
-
-    # Every step grades 8 responses, GRPO's perhaps 16, and every evaluation 3.
-    assert run_and_kill(program, 38, **common, out=killed) == -signal.SIGKILL
-    assert not (killed / "model").exists()
-    last = entries(killed / "metrics.jsonl")[-1]["step"]
+    assert not (stopped / "model").exists()
+    last = entries(stopped / "metrics.jsonl")[-1]["step"]
     assert 2 <= last < 4
-    run(program, resume_ckp="latest", out=killed)
+    run(program, resume_ckp="latest", out=stopped)
 
-    assert entries(killed / "rollouts.jsonl") == rollouts
-    assert entries(killed / "metrics.jsonl") == entries(whole / "metrics.jsonl")
-    assert (killed / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+    assert entries(stopped / "rollouts.jsonl") == rollouts
+    assert entries(stopped / "metrics.jsonl") == entries(whole / "metrics.jsonl")
+    assert (stopped / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+
+
+# Every step grades 8 responses, GRPO's perhaps 16, and every evaluation 3.
+GRADED = 38
+
+
+@pytest.mark.slow
+def test_grpo_killed_in_the_middle_of_a_step(tmp_path, run):
+    flags = prepare("grpo", tmp_path)
+    assert run_and_kill("grpo", GRADED, **flags, out=tmp_path / "stopped") == -signal.SIGKILL
+    check_that_it_goes_on("grpo", flags, run, tmp_path / "stopped")
+
+
+def test_expert_iteration_that_fails_in_the_middle_of_a_step(tmp_path, run, monkeypatch):
+    graded = []
+
+    def reward(response, answer):
+        graded.append(response)
+        if len(graded) > GRADED:
+            raise RuntimeError("the disk of the grader is full")
+        return share_of_the_answer(response, answer)
+
+    flags = prepare("expert_iteration", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "reward_function", lambda config: reward)
+        with pytest.raises(RuntimeError, match="the grader is full"):
+            run("expert_iteration", **flags, out=tmp_path / "stopped")
+    check_that_it_goes_on("expert_iteration", flags, run, tmp_path / "stopped")
