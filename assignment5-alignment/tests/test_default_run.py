@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 
+from cs336_alignment.default_run import schedule
 from cs336_alignment.default_run.command import main, markdown_table, parse_seeds
 from cs336_alignment.default_run.results import Spread
 from cs336_alignment.default_run.schedule import RECORD_NAME, is_finished, read_record, run_stages
@@ -18,7 +20,7 @@ from cs336_alignment.default_run.stages import PROGRAMS, TRAINED, Stage, all_sta
 from cs336_basics.command_line import UsageError
 
 PROGRAM = """
-import argparse, time
+import argparse, os, time
 from pathlib import Path
 
 def main(argv=None):
@@ -30,7 +32,7 @@ def main(argv=None):
     out = Path(arguments.out)
     log = out.parent / "log.txt"
     with log.open("a") as file:
-        file.write(f"{out.name} {arguments.word} {arguments.resume_ckp}\\n")
+        file.write(f"{out.name} {arguments.word} {arguments.resume_ckp} {os.getpid()}\\n")
     (out / "checkpoints").mkdir(exist_ok=True)
     (out / "checkpoints" / "checkpoint_1.pt").touch()
     if arguments.waits_for:
@@ -71,7 +73,7 @@ def test_stages_run_after_those_they_need_and_only_once(run):
     last = _stage("last", second, third, word="d")
     stages = [first, second, third, last]
     run_stages(run, stages, jobs=2, progress=False)
-    names = [name for name, _, _ in _log(run)]
+    names = [name for name, *_ in _log(run)]
     assert names[0] == "first"
     assert set(names[1:3]) == {"second", "third"}
     assert names[3:] == ["last"]
@@ -95,7 +97,7 @@ def test_other_settings_repeat_a_stage_and_all_that_rests_on_it(run):
 
     run_stages(run, chain("a"), jobs=1, progress=False)
     run_stages(run, chain("b"), jobs=1, progress=False)
-    assert sorted(name for name, _, _ in _log(run)) == ["apart", "first", "first", "second", "second"]
+    assert sorted(name for name, *_ in _log(run)) == ["apart", "first", "first", "second", "second"]
 
 
 def test_a_failure_is_told_with_its_reason_and_what_was_done_stays_done(run):
@@ -105,7 +107,7 @@ def test_a_failure_is_told_with_its_reason_and_what_was_done_stays_done(run):
         run_stages(run, [good, bad, after], jobs=1, progress=False)
     assert is_finished(run, good)
     assert not is_finished(run, bad)
-    assert "after" not in [name for name, _, _ in _log(run)]
+    assert "after" not in [name for name, *_ in _log(run)]
 
 
 def test_an_unfinished_stage_goes_on_from_its_checkpoint(run):
@@ -113,7 +115,7 @@ def test_an_unfinished_stage_goes_on_from_its_checkpoint(run):
     for _ in range(2):
         with pytest.raises(UsageError):
             run_stages(run, [bad], jobs=1, progress=False)
-    assert [resumed for _, _, resumed in _log(run)] == ["None", "latest"]
+    assert [resumed for _, _, resumed, _ in _log(run)] == ["None", "latest"]
 
 
 def test_ending_the_run_ends_its_programs(run):
@@ -123,31 +125,22 @@ def test_ending_the_run_ends_its_programs(run):
         "from cs336_alignment.default_run.stages import Stage\n"
         f"run_stages(Path({str(run)!r}), [Stage('slow', 'stage_program', {{'waits_for': 'never'}})], 1, False)\n"
     )
-    process = subprocess.Popen([sys.executable, str(run / "go.py")], stderr=subprocess.DEVNULL)
-    while not _log(run):
+    process = subprocess.Popen([sys.executable, str(run / "go.py")], stderr=subprocess.DEVNULL, preexec_fn=_hear_ctrl_c)
+    log = run / "log.txt"
+    while not (log.exists() and log.read_text().endswith("\n")):
         assert process.poll() is None
         time.sleep(0.02)
-    (child,) = [
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdecimal() and _parent(path) == process.pid and _command(path)
-    ]
+    ((_, _, _, child),) = _log(run)
     process.send_signal(signal.SIGINT)
     process.wait()
     with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+        os.kill(int(child), 0)
     assert not json.loads((run / "slow" / RECORD_NAME).read_text())["finished"]
 
 
-def _parent(process):
-    try:
-        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
-    except (OSError, ValueError):
-        return None
-
-
-def _command(process):
-    return "stage_program" in (process / "cmdline").read_text()
+def _hear_ctrl_c():
+    """What a shell starts in the background ignores SIGINT, and so would the processes that tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # ---- the chain ------------------------------------------------------------------------------------------------------
@@ -175,8 +168,30 @@ def test_figures_are_shown_as_mean_and_range():
     assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
 
 
+@pytest.fixture
+def stages_in_this_process(monkeypatch):
+    """A stage's program runs here, and then a process ends as it did: eleven imports of torch would take a minute."""
+
+    def run_here(command, stdout, **more):
+        python, option, call, *arguments = command
+        code = 0
+        with (
+            monkeypatch.context() as patch, open(stdout.fileno(), "w", closefd=False) as text,
+            redirect_stdout(text), redirect_stderr(text),
+        ):  # fmt: skip
+            patch.setattr(sys, "argv", [option, *arguments])
+            try:
+                exec(call, {})
+            except SystemExit as ending:
+                code = ending.code or 0
+        return subprocess.Popen([python, option, f"raise SystemExit({code})"], stdout=stdout, **more)
+
+    names = {name: getattr(subprocess, name) for name in ("STDOUT", "DEVNULL")}
+    monkeypatch.setattr(schedule, "subprocess", SimpleNamespace(Popen=run_here, **names))
+
+
 @pytest.mark.slow
-def test_the_whole_chain_in_its_smoke_form(tmp_path, monkeypatch, capsys):
+def test_the_whole_chain_in_its_smoke_form(tmp_path, monkeypatch, capsys, stages_in_this_process):
     monkeypatch.chdir(tmp_path)
     main(["--smoke", "--quiet", "--out", "out"])
     out = tmp_path / "out"
