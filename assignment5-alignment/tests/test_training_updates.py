@@ -114,9 +114,10 @@ def test_matrices_decay_and_vectors_do_not():
     assert all(value == (0.0 if "norm" in name or name.endswith("bias") else 0.3) for name, value in decay.items())
 
 
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 10}, {"warmup_steps": 50, "warmup_fraction": 10 / 110}])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
-def test_schedules(schedule):
-    config = TrainingConfig(lr=1.0, min_lr=0.1, warmup_steps=10, schedule=schedule)
+def test_schedules(schedule, warmup):
+    config = TrainingConfig(lr=1.0, min_lr=0.1, schedule=schedule, **warmup)
     rates = [learning_rate(update_index, 110, config) for update_index in range(130)]
     assert rates[:9] == pytest.approx([n / 10 for n in range(1, 10)])
     assert rates[9] == 1.0

@@ -73,6 +73,7 @@ class TrainingConfig(Settings):
     min_lr: float = setting(0.0, "learning rate at the end of a cosine or linear schedule")
     schedule: str = setting("constant", "learning rate after the warm-up", choices=("constant", "cosine", "linear"))
     warmup_steps: int = setting(0, "optimizer steps of linear warm-up")
+    warmup_fraction: float = setting(0.0, "share of all optimizer steps that are warm-up; 0 leaves it to warmup_steps")
     optimizer: str = setting("adamw", "what turns gradients into steps", choices=("adamw", "rmsprop"))
     beta1: float = setting(0.9, "AdamW's decay of the first moment")
     beta2: float = setting(0.95, "decay of the second moment; RMSprop's alpha")
@@ -115,7 +116,7 @@ class TrainingConfig(Settings):
             "eval_every", "save_every", "keep_checkpoints",
         ):  # fmt: skip
             self.check_range(name, 0, math.inf)
-        for name in ("beta1", "beta2", "lora_dropout"):
+        for name in ("beta1", "beta2", "lora_dropout", "warmup_fraction"):
             self.check_range(name, 0, 1, below=True)
         self.check_range("seed", 0, 2**63, below=True)
         if self.optimizer == "rmsprop" and self.weight_decay:

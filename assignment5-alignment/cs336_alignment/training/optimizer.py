@@ -32,11 +32,12 @@ def learning_rate(update: int, total_updates: int, config: TrainingConfig) -> fl
         total_updates: of the whole run.
     """
     position = update + 1  # the first update of a warm-up is not wasted on a rate of 0
-    if position < config.warmup_steps:
-        return config.lr * position / config.warmup_steps
+    warmup_steps = round(config.warmup_fraction * total_updates) if config.warmup_fraction else config.warmup_steps
+    if position < warmup_steps:
+        return config.lr * position / warmup_steps
     if config.schedule == "constant":
         return config.lr
     if config.schedule == "cosine":
-        return get_cosine_lr(position, config.lr, config.min_lr, config.warmup_steps, total_updates)
-    left = max(0, total_updates - position) / max(1, total_updates - config.warmup_steps)
+        return get_cosine_lr(position, config.lr, config.min_lr, warmup_steps, total_updates)
+    left = max(0, total_updates - position) / max(1, total_updates - warmup_steps)
     return config.min_lr + left * (config.lr - config.min_lr)
