@@ -38,6 +38,13 @@ def resolve_model(model: str | os.PathLike) -> str:
     return str(model)
 
 
+def weight_files(model: str | os.PathLike) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and time of change (ns) of each file of weights in a model's folder; none for a model of the
+    hub. They tell a model from another that is put in its place."""
+    files = sorted(Path(resolve_model(model)).glob("*.safetensors"))
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
 def load_policy(
     model: str | os.PathLike,
     device: str | torch.device = "auto",

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from cs336_alignment.policy import load_tokenizer, resolve_model
+from cs336_alignment.policy import load_tokenizer, resolve_model, weight_files
 from cs336_alignment.rollouts.factory import EngineName, make_engine
 from cs336_alignment.rollouts.interface import RolloutEngine
 from cs336_alignment.rollouts.vllm_engine import VLLMOptions
@@ -58,14 +57,9 @@ class EngineChoice:
         return self.context_length is None or len(self.tokenizer(prompt, verbose=False).input_ids) < self.context_length
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells a model from another of that name: size and time of change of the weights in its folder."""
-        folder = Path(resolve_model(self.model))
-        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-        return {
-            "model": str(self.model),
-            "dtype": self.dtype,
-            "weights": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
-        }
+        """What tells a model from another of that name, as JSON values."""
+        files = [list(file) for file in weight_files(self.model)]
+        return {"model": str(self.model), "dtype": self.dtype, "weights": files}
 
     def open(self) -> RolloutEngine:
         """Load the model.

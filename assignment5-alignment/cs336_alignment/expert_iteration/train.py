@@ -11,11 +11,10 @@ from cs336_alignment.expert_iteration.config import ExpertIterationConfig
 from cs336_alignment.expert_iteration.trainer import ExpertIterationTrainer
 from cs336_alignment.online.build import make_collector, make_replica, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
-from cs336_alignment.online.trainer import train_and_show
 from cs336_alignment.parallel.launch import run_and_tell
 from cs336_alignment.policy import load_tokenizer
 from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import TrainingResult
+from cs336_alignment.training.loop import TrainingResult, train
 
 
 def make_trainer(config: ExpertIterationConfig) -> ExpertIterationTrainer:
@@ -39,7 +38,7 @@ def run(config: ExpertIterationConfig, progress: bool = True) -> TrainingResult:
         config: the settings; `out` names the run's folder.
         progress: show a progress bar and messages.
     """
-    return train_and_show(make_trainer(config), progress)
+    return train(make_trainer(config), progress=progress)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

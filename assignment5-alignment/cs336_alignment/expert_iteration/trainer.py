@@ -11,18 +11,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.expert_iteration.config import ExpertIterationConfig
-from cs336_alignment.online.batches import batch_of, share_of
+from cs336_alignment.online.batches import batch_of
 from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
 from cs336_alignment.policy_gradient.batch import PolicyGradientLoss, RolloutBatch
 from cs336_alignment.training.replica import Replica
-from cs336_alignment.training.update import Metrics
 
 _METRICS = ("loss", "grad_norm", "lr", "token_entropy")
 
@@ -98,16 +96,10 @@ class ExpertIterationTrainer(OnlineTrainer):
             yield from np.split(rows, range(size, number, size))
 
     def _update(self, batch: RolloutBatch, rows: Int[np.ndarray, " train_batch"]) -> dict[str, float]:
-        """One update on some rows, of which this process computes its share."""
-        num_tokens = batch.rows(torch.from_numpy(rows)).num_tokens
+        """One update on some rows, filled up to a number that the processes' microbatches share evenly."""
         parts = self.replica.world_size * self.config.gradient_accumulation_steps
         padded = np.pad(rows, (0, -len(rows) % parts), constant_values=len(batch) - 1)
-        own = batch.rows(share_of(batch, padded, self.replica.rank, self.replica.world_size))
-
-        def loss_share(microbatch: RolloutBatch) -> tuple[Float[Tensor, ""], Metrics]:
-            return self.loss.share(self.replica.forward, microbatch.to(self.device), len(rows), num_tokens)
-
-        return self.update(own.microbatches(self.config.gradient_accumulation_steps), loss_share)
+        return self.update_on_rows(self.loss, batch, padded, len(rows))
 
 
 def with_blank_row(batch: RolloutBatch) -> RolloutBatch:

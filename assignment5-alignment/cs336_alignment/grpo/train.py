@@ -11,12 +11,11 @@ from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.grpo.trainer import GRPOTrainer
 from cs336_alignment.online.build import make_collector, make_replica, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
-from cs336_alignment.online.trainer import train_and_show
 from cs336_alignment.parallel.launch import run_and_tell
 from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer
 from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import TrainingResult
+from cs336_alignment.training.loop import TrainingResult, train
 
 
 def make_trainer(config: GRPOConfig) -> GRPOTrainer:
@@ -41,7 +40,7 @@ def run(config: GRPOConfig, progress: bool = True) -> TrainingResult:
         config: the settings; `out` names the run's folder.
         progress: show a progress bar and messages.
     """
-    return train_and_show(make_trainer(config), progress)
+    return train(make_trainer(config), progress=progress)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

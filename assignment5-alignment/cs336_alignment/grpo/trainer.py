@@ -35,7 +35,6 @@ from cs336_alignment.policy_gradient.advantages import (
 )
 from cs336_alignment.policy_gradient.batch import RolloutBatch
 from cs336_alignment.training.replica import Replica
-from cs336_alignment.training.update import Metrics
 
 
 class GRPOTrainer(OnlineTrainer):
@@ -128,18 +127,8 @@ class GRPOTrainer(OnlineTrainer):
             batch = replace(batch, old_log_probs=self._score(self.replica.forward, batch))
         if self.reference is not None:
             batch = replace(batch, reference_log_probs=self._score(self.reference, batch))
-        updates = [self._update(batch, rows) for rows in self._training_rows()]
+        updates = [self.update_on_rows(self.loss, batch, rows, len(rows)) for rows in self._training_rows()]
         return {name: float(np.mean([metrics[name] for metrics in updates])) for name in updates[0]}
-
-    def _update(self, batch: RolloutBatch, rows: Int[np.ndarray, " train_batch"]) -> dict[str, float]:
-        """One update on some rows, of which this process computes its share."""
-        num_tokens = batch.rows(torch.from_numpy(rows)).num_tokens
-        own = batch.rows(share_of(batch, rows, self.replica.rank, self.replica.world_size))
-
-        def loss_share(microbatch: RolloutBatch) -> tuple[Float[Tensor, ""], Metrics]:
-            return self.loss.share(self.replica.forward, microbatch.to(self.device), len(rows), num_tokens)
-
-        return self.update(own.microbatches(self.config.gradient_accumulation_steps), loss_share)
 
     def _training_rows(self) -> Iterator[Int[np.ndarray, " train_batch"]]:
         """The rows of each update."""

@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerBase
 from cs336_alignment.online.collection import Collector, ResponseScores
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.reward_functions import reward_function
+from cs336_alignment.online.rollout_config import RolloutConfig
+from cs336_alignment.parallel.config import ParallelConfig
 from cs336_alignment.parallel.replica import REPLICAS
 from cs336_alignment.policy import load_tokenizer, load_trainable_policy
 from cs336_alignment.reward_model.model import load_reward_model
@@ -20,12 +22,12 @@ from cs336_systems.fsdp import FSDP
 _SAMPLES_IN_EVERY_PROCESS = "hf"
 
 
-def make_replica(config: OnlineConfig) -> Replica:
+def make_replica(config: ParallelConfig) -> Replica:
     """The policy, as this process holds it."""
     return REPLICAS[config.parallel](load_trainable_policy(config), config)
 
 
-def make_collector(config: OnlineConfig, replica: Replica, tokenizer: PreTrainedTokenizerBase) -> Collector:
+def make_collector(config: RolloutConfig, replica: Replica, tokenizer: PreTrainedTokenizerBase) -> Collector:
     """What samples and scores.
 
     The hf engine samples in every process a share of the questions. The vllm engines fill a GPU, or speak to a server,
@@ -44,7 +46,7 @@ def make_score(config: OnlineConfig) -> ResponseScores | None:
     return partial(score_responses, model, load_tokenizer(config.reward_model))
 
 
-def make_rollout_engine(config: OnlineConfig, replica: Replica, tokenizer: PreTrainedTokenizerBase) -> RolloutEngine:
+def make_rollout_engine(config: RolloutConfig, replica: Replica, tokenizer: PreTrainedTokenizerBase) -> RolloutEngine:
     """The engine that the settings ask for; a `Collector` gives it the newest weights before it samples."""
     if config.engine == "hf":
         is_whole = not isinstance(replica.wrapped, FSDP)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from cs336_alignment.grading.extraction import ANSWER_CLOSE
 from cs336_alignment.online.questions import QUESTION_TASKS
 from cs336_alignment.online.reward_functions import REWARD_NAMES
 from cs336_alignment.parallel.config import ChunkedHeadConfig
@@ -21,7 +22,10 @@ class RolloutConfig(ChunkedHeadConfig):
 
     task: str = setting("default", "form of the files of questions", choices=QUESTION_TASKS)
     prompt: str | None = setting(
-        None, "prompt template for questions", type=str, shown="r1_zero; the default task and countdown have their own"
+        None,
+        "prompt template for questions: a name or a file",
+        type=str,
+        shown="r1_zero; the default task and countdown have their own",
     )
     reward: str | None = setting(
         None, "reward function", type=str, choices=REWARD_NAMES, shown="what fits the task and the prompt"
@@ -30,7 +34,7 @@ class RolloutConfig(ChunkedHeadConfig):
 
     engine: str = setting("hf", "what samples rollouts", choices=ENGINES)
     max_tokens: int = setting(64, "tokens a response has at most")
-    stop: str = setting("</answer>", "text that ends a response, and stays in it; empty for none")
+    stop: str = setting(ANSWER_CLOSE, "text that ends a response, and stays in it; empty for none")
     generation_batch_size: int = setting(256, "responses that the hf engine samples at once, in each process")
     rollout_device: str | None = setting(
         None, "where rollouts are sampled, such as cuda:1", type=str,

@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from cs336_alignment.online.batches import share_of
 from cs336_alignment.online.collection import (
     Collector,
     ResponseScores,
@@ -15,13 +20,14 @@ from cs336_alignment.online.collection import (
 )
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.questions import Question
+from cs336_alignment.policy_gradient.batch import PolicyGradientLoss, RolloutBatch
+from cs336_alignment.rollout_log.reading import ROLLOUTS_NAME
 from cs336_alignment.training.batch_order import batch_indices
-from cs336_alignment.training.loop import TrainingResult, train
 from cs336_alignment.training.replica import Replica
 from cs336_alignment.training.trainer import Trainer
+from cs336_alignment.training.update import Metrics
 from cs336_basics.run_log import RunLog, SilentLog
 
-RECORDS_NAME = "rollouts.jsonl"
 _EVALUATION = 1
 """Sets the seeds of evaluations apart from those of training."""
 
@@ -63,6 +69,25 @@ class OnlineTrainer(Trainer):
         sampling = self.config.sampling(derived_seed(self.config.seed, draw))
         return self.collector.collect(batch, sampling, self.score)
 
+    def update_on_rows(
+        self, loss: PolicyGradientLoss, batch: RolloutBatch, rows: Int[np.ndarray, " rows"], num_sequences: int
+    ) -> dict[str, float]:
+        """One update on some rows of a batch, of which this process computes its share; see `update`.
+
+        Args:
+            loss: of these rows.
+            batch: the same in every process.
+            rows: a number of them that the processes' microbatches share evenly.
+            num_sequences: how many of them are responses, and do not merely fill up.
+        """
+        num_tokens = batch.rows(torch.from_numpy(rows)).num_tokens
+        own = batch.rows(share_of(batch, rows, self.replica.rank, self.replica.world_size))
+
+        def loss_share(microbatch: RolloutBatch) -> tuple[Float[Tensor, ""], Metrics]:
+            return loss.share(self.replica.forward, microbatch.to(self.device), num_sequences, num_tokens)
+
+        return self.update(own.microbatches(self.config.gradient_accumulation_steps), loss_share)
+
     def evaluate(self) -> dict[str, float]:
         """Answers to the held-out questions: mean rewards and lengths."""
         if not self.held_out:
@@ -77,7 +102,7 @@ class OnlineTrainer(Trainer):
         return {f"eval_{name}": value for name, value in metrics.items()}
 
     def open_records(self, folder: Path, resume_step: int | None) -> None:
-        self.records = RunLog(folder, resume_step, RECORDS_NAME) if self.replica.writes else SilentLog(folder)
+        self.records = RunLog(folder, resume_step, ROLLOUTS_NAME) if self.replica.writes else SilentLog(folder)
 
     def record(self, rollouts: list[ScoredRollout], **columns: list[Any]) -> None:
         """Write rollouts of this step, with a value of each column for each of them."""
@@ -94,14 +119,3 @@ class OnlineTrainer(Trainer):
         self.collector.close()
         if self.records is not None:
             self.records.close()
-
-
-def train_and_show(trainer: OnlineTrainer, progress: bool = True) -> TrainingResult:
-    """`train`, and then the page that shows the run's rollouts, `rollouts.html` in its folder."""
-    result = train(trainer, progress=progress)
-    records = result.folder / RECORDS_NAME
-    if trainer.replica.writes and records.stat().st_size:
-        from cs336_alignment.rollout_log import write_rollout_page
-
-        write_rollout_page(result.folder)
-    return result

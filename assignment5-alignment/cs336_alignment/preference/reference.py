@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cs336_alignment.log_probs import get_response_log_probs
 from cs336_alignment.parallel.replica import load_frozen
-from cs336_alignment.policy import resolve_model
+from cs336_alignment.policy import weight_files
 from cs336_alignment.preference.batches import PairBatch, batches_by_length
 from cs336_alignment.preference.config import PairConfig
 from cs336_alignment.preference.pairs import EncodedPair
@@ -101,11 +101,8 @@ def reference_log_probs(
 
 
 def _fingerprint(config: PairConfig, reference: str, pairs: Sequence[EncodedPair]) -> str:
-    """Changes with what the results depend on; a folder's weights are known by their files' sizes and times."""
-    digest = hashlib.sha256(f"{reference}\n{config.dtype} {config.autocast}\n".encode())
-    for file in sorted(Path(resolve_model(reference)).glob("*.safetensors")):
-        state = file.stat()
-        digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    """Changes with what the results depend on."""
+    digest = hashlib.sha256(f"{reference} {weight_files(reference)}\n{config.dtype} {config.autocast}\n".encode())
     for pair in pairs:
         digest.update(np.array([pair.response_start, len(pair.chosen), *pair.chosen, *pair.rejected]).tobytes())
     return digest.hexdigest()

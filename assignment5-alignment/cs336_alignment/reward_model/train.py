@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cs336_alignment.evaluation_mode import evaluation_mode
+from cs336_alignment.grading.extraction import ANSWER_CLOSE
 from cs336_alignment.online.config import OnlineConfig
 from cs336_alignment.online.questions import QUESTION_TASKS, held_out_questions
 from cs336_alignment.online.reward_functions import reward_function
@@ -68,7 +69,7 @@ class RewardModelConfig(PairConfig):
     questions: str | None = setting(None, "file of these questions", type=str, shown="those of the default task")
     task: str = setting("default", "form of the file of questions", choices=QUESTION_TASKS)
     max_tokens: int = setting(64, "tokens a response has at most")
-    stop: str = setting("</answer>", "text that ends a response, and stays in it; empty for none")
+    stop: str = setting(ANSWER_CLOSE, "text that ends a response, and stays in it; empty for none")
 
     def __post_init__(self) -> None:
         super().__post_init__()
