@@ -118,29 +118,26 @@ def test_an_unfinished_stage_goes_on_from_its_checkpoint(run):
     assert [resumed for _, _, resumed, _ in _log(run)] == ["None", "latest"]
 
 
-def test_ending_the_run_ends_its_programs(run):
-    (run / "go.py").write_text(
-        "from pathlib import Path\n"
-        "from cs336_alignment.default_run.schedule import run_stages\n"
-        "from cs336_alignment.default_run.stages import Stage\n"
-        f"run_stages(Path({str(run)!r}), [Stage('slow', 'stage_program', {{'waits_for': 'never'}})], 1, False)\n"
-    )
-    process = subprocess.Popen([sys.executable, str(run / "go.py")], stderr=subprocess.DEVNULL, preexec_fn=_hear_ctrl_c)
+def test_ctrl_c_ends_the_programs_that_run(run, monkeypatch):
     log = run / "log.txt"
-    while not (log.exists() and log.read_text().endswith("\n")):
-        assert process.poll() is None
-        time.sleep(0.02)
+
+    def wait(seconds):
+        if log.exists() and log.read_text().endswith("\n"):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(time=time.time, sleep=wait))
+    # As it is in a terminal: what a shell starts in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(run, [_stage("slow", waits_for="never")], jobs=1, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     ((_, _, _, child),) = _log(run)
-    process.send_signal(signal.SIGINT)
-    process.wait()
     with pytest.raises(ProcessLookupError):
         os.kill(int(child), 0)
     assert not json.loads((run / "slow" / RECORD_NAME).read_text())["finished"]
-
-
-def _hear_ctrl_c():
-    """What a shell starts in the background ignores SIGINT, and so would the processes that tests start there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # ---- the chain ------------------------------------------------------------------------------------------------------
