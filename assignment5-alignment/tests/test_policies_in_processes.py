@@ -1,5 +1,6 @@
 """A policy in two processes: data parallelism equals one process, FSDP equals data parallelism."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from cs336_alignment.grpo.trainer import GRPOTrainer
 from cs336_alignment.lora import apply_lora
 from cs336_alignment.online.collection import Collector
 from cs336_alignment.parallel.replica import REPLICAS, shard
+from cs336_alignment.ppo.actor_critic import ACTOR_CRITIC_REPLICAS, ActorCritic
+from cs336_alignment.ppo.config import PPOConfig
+from cs336_alignment.ppo.trainer import PPOTrainer
 from cs336_alignment.rollouts.hf_engine import HFEngine
 from cs336_alignment.rollouts.weight_sync import copy_weights
 from cs336_alignment.training.loop import train
@@ -129,6 +133,30 @@ def check_processes_share_the_scoring_of_a_reward_model():
         assert len(scored) == 8
 
 
+def check_ppo_equals_one_process():
+    """The value function shares the policy's body, or has one of its own, which only the first process decides."""
+    for own_critic, changes in ((False, {}), (True, {"kl_target": 0.5, "train_batch_size": 8})):
+        config = PPOConfig(
+            rollout_batch_size=16, group_size=4, max_tokens=6, stop="", lr=3e-3, gradient_accumulation_steps=2,
+            epochs_per_rollout_batch=2, kl_coefficient=0.1, **{"train_batch_size": 16, **changes},
+        )  # fmt: skip
+        trained, seen = {}, {}
+        for way, seed in (("none", 0), ("ddp", dist.get_rank())):
+            policy, tokenizer = make_policy(seed), make_tokenizer()
+            critic = make_policy(seed + 5).base_model if own_critic else None
+            replica = ACTOR_CRITIC_REPLICAS[way](ActorCritic(policy, critic).double().train(), config)
+            collector = Collector(HFEngine(policy, tokenizer), replica, repeats_the_answer, shared=True)
+            frozen = (nullcontext, make_policy(seed=1))
+            trainer = PPOTrainer(config, replica, tokenizer, collector, QUESTIONS, [], frozen)
+            seen[way] = take_steps(trainer, 3)
+            trained[way] = replica.module
+        assert seen["ddp"][1] == seen["none"][1]
+        for mine, single in zip(seen["ddp"][0], seen["none"][0], strict=True):
+            for key in mine.keys() - {"rollout_seconds"}:
+                assert mine[key] == pytest.approx(single[key], rel=1e-6, abs=1e-9, nan_ok=True), key
+        expect_same_weights(trained["none"], trained["ddp"], **TOLERANCE)
+
+
 def check_expert_iteration_with_uneven_batches():
     config = ExpertIterationConfig(
         questions_per_step=7, group_size=3, train_batch_size=4, max_tokens=4, stop="", lr=3e-3, least_reward=0.2
@@ -208,6 +236,7 @@ CHECKS = (
     check_fsdp_divides_the_weights,
     check_first_process_can_sample_for_all,
     check_processes_share_the_scoring_of_a_reward_model,
+    check_ppo_equals_one_process,
     check_expert_iteration_with_uneven_batches,
     check_adapters_in_processes,
     check_checkpoints_are_those_of_one_process,

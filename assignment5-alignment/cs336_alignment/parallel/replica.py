@@ -56,16 +56,16 @@ class ProcessGroupReplica(ProcessGroup, Replica, ABC):
     """What both ways of spreading a policy share; to be made in every process of the default process group.
 
     Attributes:
-        wrapped: the module in the wrapper that exchanges gradients.
+        exchanged: the module in the wrapper that exchanges gradients.
     """
 
-    wrapped: DataParallel
+    exchanged: DataParallel
 
     def __init__(self, module: nn.Module, config: TrainingConfig) -> None:
-        wrapped = self._wrap(module)
+        exchanged = self._wrap(module)
         ProcessGroup.__init__(self)
         Replica.__init__(self, module, config)
-        self.wrapped = wrapped
+        self.wrapped = self.exchanged = exchanged
 
     @abstractmethod
     def _wrap(self, module: nn.Module) -> DataParallel:
@@ -73,11 +73,11 @@ class ProcessGroupReplica(ProcessGroup, Replica, ABC):
 
     @contextmanager
     def microbatch(self, is_last: bool) -> Iterator[None]:
-        with nullcontext() if is_last else self.wrapped.no_sync():
+        with nullcontext() if is_last else self.exchanged.no_sync():
             yield
 
     def finish_gradients(self) -> None:
-        self.wrapped.finish_gradient_synchronization()
+        self.exchanged.finish_gradient_synchronization()
         gradients = [parameter.grad for parameter in self.trained_parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, self.world_size)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cs336_alignment.log_probs import PLAIN_HEADS, body_and_head, log_probs_of_hidden_states
+from cs336_alignment.parallel.replica import DataParallelReplica
 from cs336_alignment.training.config import TrainingConfig
 from cs336_alignment.training.replica import Replica
 from cs336_basics.command_line import UsageError
@@ -86,7 +87,7 @@ class ActorCritic(nn.Module):
 
 
 class ActorCriticReplica(Replica):
-    """The trained pair in one process; what samples rollouts sees the policy alone."""
+    """The trained pair; what samples rollouts sees the policy alone."""
 
     module: ActorCritic
 
@@ -98,3 +99,14 @@ class ActorCriticReplica(Replica):
     def policy(self) -> PreTrainedModel:
         """The language model."""
         return self.module.policy
+
+
+class DataParallelActorCritic(ActorCriticReplica, DataParallelReplica):
+    """The pair in several processes, each of which holds both whole."""
+
+
+ACTOR_CRITIC_REPLICAS: dict[str, type[ActorCriticReplica]] = {
+    "none": ActorCriticReplica,
+    "ddp": DataParallelActorCritic,
+}
+"""By the name that `--parallel` takes."""

@@ -12,7 +12,7 @@ from cs336_alignment.online.questions import held_out_questions, training_questi
 from cs336_alignment.parallel.launch import run_and_tell
 from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer, load_trainable_policy
-from cs336_alignment.ppo.actor_critic import ActorCritic, ActorCriticReplica
+from cs336_alignment.ppo.actor_critic import ACTOR_CRITIC_REPLICAS, ActorCritic
 from cs336_alignment.ppo.config import PPOConfig
 from cs336_alignment.ppo.trainer import PPOTrainer
 from cs336_alignment.training.config import parse_config
@@ -29,7 +29,9 @@ def make_trainer(config: PPOConfig) -> PPOTrainer:
     tokenizer = load_tokenizer(config.model)
     policy = load_trainable_policy(config)
     critic = load_trainable_policy(config).base_model if config.critic == "separate" else None
-    replica = ActorCriticReplica(ActorCritic(policy, critic, config.head_chunk_tokens), config)
+    replica = ACTOR_CRITIC_REPLICAS[config.parallel](ActorCritic(policy, critic, config.head_chunk_tokens), config)
+    if replica.world_size > 1:
+        config.check_shares(replica.world_size)
     collector = make_collector(config, replica, tokenizer)
     reference = make_frozen_reference(config, policy) if config.kl_coefficient else None
     return PPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference, make_score(config))
@@ -45,7 +47,7 @@ def make_frozen_reference(
 
 
 def run(config: PPOConfig, progress: bool = True) -> TrainingResult:
-    """Train in this process.
+    """Train in this process, alone or as one of several that run the same.
 
     Args:
         config: the settings; `out` names the run's folder.

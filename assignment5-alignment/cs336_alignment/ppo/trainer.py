@@ -106,22 +106,24 @@ class PPOTrainer(OnlineTrainer):
         module, config = self.replica.module, self.config
         size = max(1, config.train_batch_size // config.gradient_accumulation_steps)
         dtype = torch.promote_types(self.policy.dtype, torch.float32)
-        old = [torch.zeros(batch.labels.shape, dtype=dtype) for _ in TokenEstimates._fields]
-        reference_log_probs = old[0] if self.reference is None else torch.zeros_like(old[0])
+        found = torch.zeros(len(TokenEstimates._fields) + 1, *batch.labels.shape, dtype=dtype)
         with self.autocast(), evaluation_mode(module):
-            for rows in torch.arange(len(batch)).split(size):
+            for rows in self.replica.share(torch.arange(len(batch))).split(size):
                 part = batch.rows(rows).to(self.device)
                 tokens, width = (part.input_ids, part.labels, part.response_mask), part.labels.shape[1]
-                for whole, estimate in zip(old, module(*tokens), strict=True):
-                    whole[rows, :width] = estimate.to(whole)
+                estimates = module(*tokens)
                 if self.reference is not None:
                     as_reference, model = self.reference
                     with as_reference():
                         scored = get_response_log_probs(
                             model, *tokens[:2], response_mask=tokens[2], chunk_tokens=config.head_chunk_tokens
                         )
-                    reference_log_probs[rows, :width] = scored["log_probs"].to(reference_log_probs)
-        return TokenEstimates(*old), reference_log_probs
+                    estimates = (*estimates, scored["log_probs"])
+                for whole, estimate in zip(found, estimates, strict=False):
+                    whole[rows, :width] = estimate.to(whole)
+        # Rows of other processes are 0 here.
+        *old, reference_log_probs = self.replica.sum_over_processes(found.to(self.device)).cpu()
+        return TokenEstimates(*old), old[0] if self.reference is None else reference_log_probs
 
     def _training_rows(self) -> Iterator[Int[Tensor, " train_batch"]]:
         """The rows of each update: in every epoch each rollout once, in an order of its own."""
@@ -134,7 +136,8 @@ class PPOTrainer(OnlineTrainer):
         num_tokens = int(minibatch.response_mask.sum())
         parts = longest_first(minibatch.response_mask).tensor_split(self.config.gradient_accumulation_steps)
         return self.update(
-            [minibatch.rows(part) for part in parts], lambda part: self._loss_share(part.to(self.device), num_tokens)
+            [minibatch.rows(self.replica.share(part)) for part in parts],
+            lambda part: self._loss_share(part.to(self.device), num_tokens),
         )
 
     def _loss_share(self, part: PPOBatch, num_tokens: int) -> tuple[Float[Tensor, ""], Metrics]:
