@@ -329,7 +329,7 @@ def test_the_program_runs_whole_with_a_reward_model(tmp_path, capsys):
         ({"train_batch_size": 3}, "rollout_batch_size is 8, which train_batch_size 3 does not divide"),
         ({"gradient_accumulation_steps": 5}, "gradient_accumulation_steps is 5"),
         ({"kl_target": 1.0, "kl_coefficient": 0.0}, "kl_target is 1.0 with a kl_coefficient of 0.0"),
-        ({"parallel": "ddp"}, "parallel is 'ddp'"),
+        ({"parallel": "fsdp"}, "parallel is 'fsdp'"),
         ({"cliprange": -1.0}, "cliprange is -1.0"),
     ],
 )
