@@ -72,12 +72,18 @@ def test_the_reward_fits_task_and_prompt():
     assert reward_function(GRPOConfig(thorough_grading=True))(r1_zero, "0.5")["reward"] == 1
 
 
+@pytest.fixture(scope="module")
+def where_models_are(tmp_path_factory):
+    """The current directory of all smoke runs: there the default model is made, once."""
+    return tmp_path_factory.mktemp("smoke")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("program", [grpo, expert_iteration], ids=["grpo", "expert_iteration"])
-def test_smoke_runs(program, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)  # where the default model is made
-    program.main(["--smoke", "--no_wandb", "--out", "run"])
-    assert "model:      run/model" in capsys.readouterr().out
+def test_smoke_runs(program, where_models_are, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(where_models_are)
+    program.main(["--smoke", "--no_wandb", "--out", str(tmp_path / "run")])
+    assert f"model:      {tmp_path}/run/model" in capsys.readouterr().out
     entries = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert {"eval_reward", "eval_response_length"} <= entries[0].keys()
     assert {"reward", "format_reward", "answer_reward", "response_length", "rollout_tokens_per_second"} <= entries[

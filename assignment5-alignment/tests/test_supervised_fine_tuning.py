@@ -288,14 +288,21 @@ def test_settings_out_of_range_are_said(settings, message):
         SFTConfig(**settings)
 
 
+@pytest.fixture(scope="module")
+def where_models_are(tmp_path_factory):
+    """The current directory of all smoke runs: there the default model is made, once."""
+    return tmp_path_factory.mktemp("smoke")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--packed", "--lora_rank", "4"]])
-def test_the_program_runs_without_data(tmp_path, monkeypatch, capsys, flags):
-    monkeypatch.chdir(tmp_path)
-    main(["--smoke", "--out", "run", "--device", "cpu", "--num_steps", "2", "--max_tokens", "16", *flags])
+def test_the_program_runs_without_data(where_models_are, tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.chdir(where_models_are)
+    out = tmp_path / "run"
+    main(["--smoke", "--out", str(out), "--device", "cpu", "--num_steps", "2", "--max_tokens", "16", *flags])
     output = capsys.readouterr().out
     assert "2 steps" in output
-    assert load_policy("run/model", "cpu").config.vocab_size == 268
+    assert load_policy(out / "model", "cpu").config.vocab_size == 268
     assert (tmp_path / "run" / "rollouts.jsonl").exists()
 
 
