@@ -6,7 +6,6 @@ by maximum likelihood: the mean over the response tokens of a batch of -log p.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.expert_iteration.config import ExpertIterationConfig
-from cs336_alignment.online.batches import batch_of
+from cs336_alignment.online.batches import batch_of, rows_of_updates
 from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
@@ -84,16 +83,11 @@ class ExpertIterationTrainer(OnlineTrainer):
     def _learn(self, kept: list[ScoredRollout]) -> dict[str, float]:
         """The updates of a step; returns their mean metrics."""
         batch = with_blank_row(batch_of(kept, torch.ones(len(kept)), self.tokenizer))
-        updates = [self._update(batch, rows) for rows in self._training_rows(len(kept))]
+        config = self.config
+        parts = rows_of_updates(len(kept), config.train_batch_size, config.epochs_per_step, [config.seed, self.step])
+        updates = [self._update(batch, rows) for rows in parts]
         self.collector.weights_changed()
         return {name: float(np.mean([metrics[name] for metrics in updates])) for name in _METRICS}
-
-    def _training_rows(self, number: int) -> Iterator[Int[np.ndarray, " train_batch"]]:
-        """The rows of each update: every epoch in an order of its own, the last batch as long as what is left."""
-        size = self.config.train_batch_size
-        for epoch in range(self.config.epochs_per_step):
-            rows = np.random.default_rng([self.config.seed, self.step, epoch]).permutation(number)
-            yield from np.split(rows, range(size, number, size))
 
     def _update(self, batch: RolloutBatch, rows: Int[np.ndarray, " train_batch"]) -> dict[str, float]:
         """One update on some rows, filled up to a number that the processes' microbatches share evenly."""

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.log_probs import get_response_log_probs
-from cs336_alignment.online.batches import batch_of, share_of
+from cs336_alignment.online.batches import batch_of, rows_of_updates, share_of
 from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
@@ -133,17 +133,16 @@ class GRPOTrainer(OnlineTrainer):
     def _training_rows(self) -> Iterator[Int[np.ndarray, " train_batch"]]:
         """The rows of each update."""
         config = self.config
-        for epoch in range(config.epochs_per_rollout_batch):
-            rows = np.arange(config.rollout_batch_size)
-            if config.updates_per_step > 1:
-                rows = np.random.default_rng([config.seed, self.step, epoch]).permutation(rows)
-            yield from np.split(rows, config.rollout_batch_size // config.train_batch_size)
+        if config.updates_per_step == 1:
+            return iter([np.arange(config.rollout_batch_size)])
+        epochs, seed = config.epochs_per_rollout_batch, [config.seed, self.step]
+        return rows_of_updates(config.rollout_batch_size, config.train_batch_size, epochs, seed)
 
     @torch.no_grad()
     def _score(self, model: nn.Module, batch: RolloutBatch) -> Float[Tensor, "rollouts seq"]:
         """The log-probability of each response token under a model; every process computes its share."""
         config = self.config
-        rows = share_of(batch, np.arange(len(batch)), self.replica.rank, self.replica.world_size)
+        rows = share_of(batch, np.arange(len(batch)), self.replica)
         number = config.gradient_accumulation_steps * (config.rollout_batch_size // config.train_batch_size)
         scores = []
         with self.autocast(), evaluation_mode(model):

@@ -1,6 +1,6 @@
 """Rollouts as padded tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from cs336_alignment.online.collection import ScoredRollout
 from cs336_alignment.policy_gradient.batch import RolloutBatch
 from cs336_alignment.tokenization import join_prompt_and_output_ids, pad_token_id
+from cs336_alignment.training.processes import Processes
 
 
 def batch_of(
@@ -33,9 +34,25 @@ def batch_of(
     return RolloutBatch(**joined, advantages=weights)
 
 
-def share_of(batch: RolloutBatch, rows: Int[np.ndarray, " rows"], rank: int, world_size: int) -> Int[Tensor, " share"]:
-    """The rows that a process computes, of a number that `world_size` divides, the longest first."""
-    own = torch.from_numpy(np.split(rows, world_size)[rank])
+def rows_of_updates(
+    number: int, batch_size: int, epochs: int, seed: Sequence[int]
+) -> Iterator[Int[np.ndarray, " train_batch"]]:
+    """The rows of each update of a step.
+
+    Args:
+        number: rows that there are. Every epoch takes each of them once, in an order of its own.
+        batch_size: rows of an update; the last one of an epoch takes what is left.
+        epochs: how many.
+        seed: numbers that say of which run and step.
+    """
+    for epoch in range(epochs):
+        rows = np.random.default_rng([*seed, epoch]).permutation(number)
+        yield from np.split(rows, range(batch_size, number, batch_size))
+
+
+def share_of(batch: RolloutBatch, rows: Int[np.ndarray, " rows"], processes: Processes) -> Int[Tensor, " share"]:
+    """The rows that this process computes, of a number that the processes divide evenly, the longest first."""
+    own = torch.from_numpy(processes.share(rows))
     return own[longest_first(batch.response_mask[own])]
 
 

@@ -81,7 +81,7 @@ class OnlineTrainer(Trainer):
             num_sequences: how many of them are responses, and do not merely fill up.
         """
         num_tokens = batch.rows(torch.from_numpy(rows)).num_tokens
-        own = batch.rows(share_of(batch, rows, self.replica.rank, self.replica.world_size))
+        own = batch.rows(share_of(batch, rows, self.replica))
 
         def loss_share(microbatch: RolloutBatch) -> tuple[Float[Tensor, ""], Metrics]:
             return loss.share(self.replica.forward, microbatch.to(self.device), num_sequences, num_tokens)

@@ -7,19 +7,19 @@ the value function as it is. Then policy and value function learn from these rol
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from cs336_alignment.evaluation_mode import evaluation_mode
 from cs336_alignment.log_probs import get_response_log_probs
-from cs336_alignment.online.batches import batch_of, longest_first
+from cs336_alignment.online.batches import batch_of, longest_first, rows_of_updates
 from cs336_alignment.online.collection import Collector, ResponseScores, ScoredRollout, rollout_metrics
 from cs336_alignment.online.questions import Question
 from cs336_alignment.online.trainer import OnlineTrainer
@@ -69,7 +69,10 @@ class PPOTrainer(OnlineTrainer):
         batch, metrics = self._with_advantages(rollouts)
         lengths = batch.response_mask.sum(dim=1)
         self.record(rollouts, advantage=(batch.advantages.sum(dim=1) / lengths).tolist())
-        updates = [self._update(batch.rows(rows)) for rows in self._training_rows()]
+        config = self.config
+        epochs, seed = config.epochs_per_rollout_batch, [config.seed, self.step]
+        parts = rows_of_updates(len(rollouts), config.train_batch_size, epochs, seed)
+        updates = [self._update(batch.rows(torch.from_numpy(rows))) for rows in parts]
         self.collector.weights_changed()
         metrics |= {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
         if self.config.kl_target is not None:
@@ -124,13 +127,6 @@ class PPOTrainer(OnlineTrainer):
         # Rows of other processes are 0 here.
         *old, reference_log_probs = self.replica.sum_over_processes(found.to(self.device)).cpu()
         return TokenEstimates(*old), old[0] if self.reference is None else reference_log_probs
-
-    def _training_rows(self) -> Iterator[Int[Tensor, " train_batch"]]:
-        """The rows of each update: in every epoch each rollout once, in an order of its own."""
-        config = self.config
-        for epoch in range(config.epochs_per_rollout_batch):
-            rows = np.random.default_rng([config.seed, self.step, epoch]).permutation(config.rollout_batch_size)
-            yield from torch.from_numpy(rows).split(config.train_batch_size)
 
     def _update(self, minibatch: PPOBatch) -> dict[str, float]:
         num_tokens = int(minibatch.response_mask.sum())

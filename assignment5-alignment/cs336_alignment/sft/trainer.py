@@ -68,7 +68,7 @@ class SFTTrainer(Trainer):
         num_targets = self.train.num_targets(indices)
         constant = config.normalize_constant * config.batch_size
         divisor = num_targets if config.loss_normalization == "token" else constant
-        mine = np.split(indices, replica.world_size)[replica.rank]
+        mine = replica.share(indices)
         # Examples of like length share a microbatch, to pad little; the longest come first, to run out of memory at
         # once or never.
         by_length = mine[np.argsort(-self.train.lengths(mine), kind="stable")]
