@@ -8,7 +8,7 @@ from cs336_alignment.evaluation.config import NO_JUDGE, AskingConfig
 from cs336_alignment.evaluation.engines import EngineOnDemand
 from cs336_alignment.evaluation.judge import Assignment, Judge, read_judge_prompt
 from cs336_alignment.evaluation.resumable import JUDGMENTS_NAME, Row, checksum
-from cs336_alignment.training.config import DEFAULT_MODEL, SMOKE_MODEL
+from cs336_alignment.training.config import SMALL_MODELS
 
 
 def check_judge(config: AskingConfig, assignment: Assignment) -> None:
@@ -36,8 +36,8 @@ def judge_cases(
     """
     if config.judge_model == NO_JUDGE:
         return None
-    if config.judge_model in (DEFAULT_MODEL, SMOKE_MODEL):
-        print("the judge is the small default model, which cannot judge; give --judge_model", file=sys.stderr)
+    if config.judge_model in SMALL_MODELS:
+        print("the judge is a small model made here, which cannot judge; give --judge_model", file=sys.stderr)
     choice = config.judge
     template = read_judge_prompt(config.judge_prompt or assignment.prompt, assignment.fields)
     judge = Judge(assignment, template, choice.tokenizer, choice.fits, config.judge_max_tokens)

@@ -28,7 +28,7 @@ class PPOConfig(OnlineConfig):
         "none", "how several processes share the work; each holds policy and value function whole",
         choices=("none", "ddp"),
     )  # fmt: skip
-    num_steps: int | None = fitted_setting(30, 200, "steps of the run; each samples rollouts and learns from them")
+    num_steps: int | None = fitted_setting(60, 200, "steps of the run; each samples rollouts and learns from them")
     lr: float | None = fitted_setting(3e-4, 1e-6, "highest learning rate")
     eval_every: int = setting(5, "steps between two evaluations; 0 for none but the last")
     group_size: int = setting(4, "rollouts per question")

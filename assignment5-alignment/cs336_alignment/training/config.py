@@ -19,6 +19,7 @@ DEFAULT_MODEL, TUNED_MODEL = "default", "default-sft"
 SMOKE_MODEL, SMOKE_TUNED_MODEL = "default-smoke", "default-sft-smoke"
 """Those of `--smoke`: smaller, and made in seconds."""
 SMOKE_MODELS = {DEFAULT_MODEL: SMOKE_MODEL, TUNED_MODEL: SMOKE_TUNED_MODEL}
+SMALL_MODELS = (*SMOKE_MODELS, *SMOKE_MODELS.values())
 MODEL_HELP = (
     "policy to start from: a Hugging Face folder or name, or a small model made here: `default`, or `default-sft`, "
     "which scripts/sft.py has taught to answer the default task now and then"
