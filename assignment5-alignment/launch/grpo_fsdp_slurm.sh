@@ -12,9 +12,10 @@ trainers=$((gpus - 1))
 CUDA_VISIBLE_DEVICES=$trainers VLLM_SERVER_DEV_MODE=1 uv run --extra vllm vllm serve "$model" \
     --port "$port" --dtype bfloat16 --gpu-memory-utilization 0.85 &
 server=$!
-trap 'kill "$server"' EXIT
+trap 'kill "$server" 2> /dev/null || true' EXIT
 until curl --silent --fail "http://localhost:$port/health" > /dev/null; do
-    kill -0 "$server" && sleep 5
+    kill -0 "$server" 2> /dev/null || { echo "the vLLM server ended; its message stands above" >&2; exit 1; }
+    sleep 5
 done
 resume=()
 if compgen -G "$out/checkpoints/*.pt" > /dev/null; then resume=(--resume_ckp latest); fi
