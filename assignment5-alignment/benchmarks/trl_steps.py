@@ -126,7 +126,7 @@ def our_dpo(case: Case, model: PreTrainedModel, arguments: argparse.Namespace, c
     """A run of the DPO program's trainer."""
     num_pairs = arguments.num_prompts * arguments.group_size
     config = DPOConfig(
-        model=str(case.folder / "model"), data=str(case.pairs), valid_data=str(case.pairs), out=tempfile.mkdtemp(),
+        model=str(case.folder / "model"), data=str(case.pairs), val_data=str(case.pairs), out=tempfile.mkdtemp(),
         device="cpu", batch_size=num_pairs, epochs=arguments.warmup + arguments.steps, max_length=10_000,
         gradient_accumulation_steps=arguments.gradient_accumulation_steps, lr=LEARNING_RATE, beta1=BETAS[0],
         beta2=BETAS[1], eps=EPS, weight_decay=WEIGHT_DECAY, max_grad_norm=MAX_GRAD_NORM, beta=DPO_BETA,

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 exec ${PYTHON:-uv run --extra vllm python} scripts/expert_iteration.py \
     --model "${MODEL:-Qwen/Qwen2.5-Math-1.5B}" --task math \
-    --data "${DATA:-data/math_train.jsonl}" --valid_data "${VALID_DATA:-data/math_validation.jsonl}" --prompt r1_zero \
+    --data "${DATA:-data/math_train.jsonl}" --val_data "${VAL_DATA:-data/math_validation.jsonl}" --prompt r1_zero \
     --num_steps 5 --questions_per_step "${QUESTIONS:-512}" --group_size "${ROLLOUTS:-8}" \
     --epochs_per_step "${EPOCHS:-1}" --train_batch_size 64 --gradient_accumulation_steps 32 \
     --lr 1e-5 --max_grad_norm 1.0 --temperature 1.0 --min_tokens 4 --max_tokens 1024 --autocast bfloat16 \

@@ -22,7 +22,7 @@ if compgen -G "$out/checkpoints/*.pt" > /dev/null; then resume=(--resume_ckp lat
 CUDA_VISIBLE_DEVICES=$(seq --separator=, 0 $((trainers - 1))) \
     uv run --extra vllm torchrun --standalone --nproc_per_node "$trainers" scripts/grpo.py \
     --model "$model" --task math --data "${DATA:-data/math_train.jsonl}" \
-    --valid_data "${VALID_DATA:-data/math_validation.jsonl}" --prompt r1_zero --parallel fsdp \
+    --val_data "${VAL_DATA:-data/math_validation.jsonl}" --prompt r1_zero --parallel fsdp \
     --variant "${VARIANT:-grpo_clip}" --num_steps 200 --lr 1e-6 \
     --rollout_batch_size $((32 * trainers)) --group_size 8 --temperature 1.0 --min_tokens 4 --max_tokens 1024 \
     --gradient_accumulation_steps 16 --autocast bfloat16 --gradient_checkpointing \

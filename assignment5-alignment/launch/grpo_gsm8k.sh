@@ -10,7 +10,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 exec ${PYTHON:-uv run --extra vllm python} scripts/grpo.py \
     --model "${MODEL:-allenai/OLMo-2-0425-1B}" --task gsm8k \
-    --data "${DATA:-data/gsm8k_train.jsonl}" --valid_data "${VALID_DATA:-data/gsm8k_test.jsonl}" \
+    --data "${DATA:-data/gsm8k_train.jsonl}" --val_data "${VAL_DATA:-data/gsm8k_test.jsonl}" \
     --prompt r1_zero_three_shot_gsm8k --variant "${VARIANT:-dr_grpo}" --num_steps 200 --lr 1e-5 \
     --rollout_batch_size 256 --group_size 8 --temperature 1.0 --min_tokens 4 --max_tokens 512 \
     --epochs_per_rollout_batch "${EPOCHS:-1}" --train_batch_size "${TRAIN_BATCH:-256}" \

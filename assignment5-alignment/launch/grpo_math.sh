@@ -10,7 +10,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 exec ${PYTHON:-uv run --extra vllm python} scripts/grpo.py \
     --model "${MODEL:-Qwen/Qwen2.5-Math-1.5B}" --task math \
-    --data "${DATA:-data/math_train.jsonl}" --valid_data "${VALID_DATA:-data/math_validation.jsonl}" --prompt r1_zero \
+    --data "${DATA:-data/math_train.jsonl}" --val_data "${VAL_DATA:-data/math_validation.jsonl}" --prompt r1_zero \
     --variant "${VARIANT:-reinforce_with_baseline}" --num_steps 200 --lr 1e-5 --advantage_eps 1e-6 \
     --rollout_batch_size 256 --group_size 8 --temperature 1.0 --min_tokens 4 --max_tokens 1024 \
     --epochs_per_rollout_batch "${EPOCHS:-1}" --train_batch_size "${TRAIN_BATCH:-256}" \

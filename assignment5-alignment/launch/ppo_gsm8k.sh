@@ -9,7 +9,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 exec ${PYTHON:-uv run --extra vllm python} scripts/ppo.py \
     --model "${MODEL:-allenai/OLMo-2-0425-1B}" --task gsm8k \
-    --data "${DATA:-data/gsm8k_train.jsonl}" --valid_data "${VALID_DATA:-data/gsm8k_test.jsonl}" --prompt r1_zero \
+    --data "${DATA:-data/gsm8k_train.jsonl}" --val_data "${VAL_DATA:-data/gsm8k_test.jsonl}" --prompt r1_zero \
     --num_steps 200 --group_size 4 --rollout_batch_size 256 --train_batch_size 64 --epochs_per_rollout_batch 2 \
     --gradient_accumulation_steps 16 --lr 1e-6 --warmup_steps 10 --critic separate --gamma 1.0 --gae_lambda 0.95 \
     --cliprange 0.2 --value_cliprange 0.2 --value_coefficient 0.5 --kl_coefficient 0.01 \

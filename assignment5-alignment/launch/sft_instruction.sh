@@ -10,7 +10,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 data=${DATA:-data/safety_augmented_ultrachat}
 exec ${PYTHON:-uv run python} scripts/sft.py \
-    --model "${MODEL:-meta-llama/Llama-3.1-8B}" --data "$data/train.jsonl.gz" --valid_data "$data/test.jsonl.gz" \
+    --model "${MODEL:-meta-llama/Llama-3.1-8B}" --data "$data/train.jsonl.gz" --val_data "$data/test.jsonl.gz" \
     --packed --seq_length 512 --batch_size 32 --gradient_accumulation_steps 4 --epochs 1 \
     --lr 2e-5 --schedule cosine --warmup_fraction 0.03 --weight_decay 0 --max_grad_norm 1.0 \
     --parallel fsdp --processes 4 --autocast bfloat16 --gradient_checkpointing \

@@ -72,7 +72,7 @@ def save_model_and_questions(folder):
     make_policy(dtype=torch.float32).save_pretrained(model)
     make_tokenizer().save_pretrained(model)
     data.write_text("".join(json.dumps({"prompt": q.prompt, "answer": q.answer}) + "\n" for q in QUESTIONS))
-    return {"model": str(model), "data": str(data), "valid_data": str(data)}
+    return {"model": str(model), "data": str(data), "val_data": str(data)}
 
 
 def differently(config, **changes):

@@ -66,7 +66,7 @@ def settings(tmp_path):
     return {
         "model": str(tmp_path / "tiny"),
         "data": str(tmp_path / "data.jsonl"),
-        "valid_data": str(tmp_path / "data.jsonl"),
+        "val_data": str(tmp_path / "data.jsonl"),
         "eval_data": str(tmp_path / "questions.jsonl"),
         "eval_temperature": 1.0,
         "max_tokens": 5,

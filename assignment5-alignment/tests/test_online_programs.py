@@ -47,7 +47,7 @@ def test_questions_of_files(tmp_path):
     (question,) = training_questions(GRPOConfig(data=prompts))
     assert (question.prompt, question.answer) == ("as it stands", "7")
     assert held_out_questions(GRPOConfig(data=prompts)) == []
-    assert len(held_out_questions(GRPOConfig(data=prompts, valid_data=math, task="math"))) == 1
+    assert len(held_out_questions(GRPOConfig(data=prompts, val_data=math, task="math"))) == 1
 
 
 def test_questions_that_cannot_be_used(tmp_path):

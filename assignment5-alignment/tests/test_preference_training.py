@@ -204,10 +204,10 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(folder):
 
 def test_validation_pairs_are_apart_from_training_pairs(folder):
     config, tokenizer, pairs = prepare(folder, DPOConfig)
-    assert (pairs.num_train, len(pairs.valid_indices)) == (16, 8)
+    assert (pairs.num_train, len(pairs.val_indices)) == (16, 8)
     assert len({tuple(pair.chosen) for pair in pairs.pairs}) == 24
-    named = dpo.load_pair_sets(replace(config, valid_data=config.data), tokenizer, lambda message: None)
-    assert (named.num_train, len(named.valid_indices)) == (24, 24)
+    named = dpo.load_pair_sets(replace(config, val_data=config.data), tokenizer, lambda message: None)
+    assert (named.num_train, len(named.val_indices)) == (24, 24)
 
 
 def test_the_program_runs_whole(folder, capsys):

@@ -149,8 +149,8 @@ def test_validation_loss_and_entropy_are_means_over_tokens():
         labels = batch.labels[batch.response_mask]
         losses.extend((-log_p[torch.arange(len(labels)), labels]).tolist())
         entropies.extend((-(log_p.exp() * log_p).sum(-1)).tolist())
-    assert metrics["valid_loss"] == pytest.approx(np.mean(losses), rel=1e-10)
-    assert metrics["valid_token_entropy"] == pytest.approx(np.mean(entropies), rel=1e-10)
+    assert metrics["val_loss"] == pytest.approx(np.mean(losses), rel=1e-10)
+    assert metrics["val_token_entropy"] == pytest.approx(np.mean(entropies), rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_it_learns_a_few_examples_by_heart(tmp_path, model_folder, extra):
         [{"prompt": p, "answer": a} for (p, _), a in zip(PAIRS, answers, strict=True)],
     )
     config = SFTConfig(
-        model=model_folder, data=data, valid_data=data, eval_data=questions, out=str(tmp_path / "run"), device="cpu",
+        model=model_folder, data=data, val_data=data, eval_data=questions, out=str(tmp_path / "run"), device="cpu",
         num_steps=100, batch_size=4, eval_every=0, lr=0.01, **extra,
     )  # fmt: skip
     result = train(make_trainer(config), progress=False)
     assert result.ending == "finished"
-    first, last = (entry for entry in read_metrics(tmp_path / "run" / "metrics.jsonl") if "valid_loss" in entry)
-    assert first["valid_loss"] > 3
-    assert last["valid_loss"] < 0.05
+    first, last = (entry for entry in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val_loss" in entry)
+    assert first["val_loss"] > 3
+    assert last["val_loss"] < 0.05
     assert first["eval_answer_reward"] == 0
     assert last["eval_answer_reward"] == last["eval_format_reward"] == 1
     assert last["eval_response_length_wrong"] is None  # there is none
@@ -193,21 +193,21 @@ def test_it_learns_a_few_examples_by_heart(tmp_path, model_folder, extra):
     # The saved model is the trained one, adapters merged.
     policy, tokenizer = load_policy(result.model, "cpu"), load_tokenizer(result.model)
     again = SFTTrainer(config, Replica(policy, config), tokenizer, *(validation_examples(config, tokenizer),) * 2)
-    assert again.evaluate()["valid_loss"] == pytest.approx(last["valid_loss"], rel=1e-3)
+    assert again.evaluate()["val_loss"] == pytest.approx(last["val_loss"], rel=1e-3)
 
 
 def test_packed_training_learns_and_asks_in_the_template(tmp_path, model_folder):
     data = write_jsonl(tmp_path / "data.jsonl", [{"prompt": p, "response": r} for p, r in PAIRS])
     questions = write_jsonl(tmp_path / "questions.jsonl", [{"prompt": "What?", "answer": "1"}])
     config = SFTConfig(
-        model=model_folder, data=data, valid_data=data, eval_data=questions, out=str(tmp_path / "run"), device="cpu",
+        model=model_folder, data=data, val_data=data, eval_data=questions, out=str(tmp_path / "run"), device="cpu",
         num_steps=60, batch_size=4, eval_every=0, lr=0.01, token_cache=str(tmp_path / "cache"), packed=True,
         seq_length=32, max_tokens=4,
     )  # fmt: skip
     train(make_trainer(config), progress=False)
     entries = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert entries[-1]["loss"] < 0.2
-    assert entries[0]["valid_loss"] > 3 > 1 > entries[-1]["valid_loss"]
+    assert entries[0]["val_loss"] > 3 > 1 > entries[-1]["val_loss"]
     (prompt,) = {record["prompt"] for record in read_metrics(tmp_path / "run" / "rollouts.jsonl")}
     assert prompt.endswith("\n\n### Instruction:\nWhat?\n\n### Response:\n")
 

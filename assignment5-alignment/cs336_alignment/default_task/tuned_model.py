@@ -36,7 +36,7 @@ def ensure_tuned_model(folder: Path = DEFAULT_FOLDER, smoke: bool = False, progr
     """
     base = ensure_default_model(folder, smoke, progress)
     # Evaluations change no training, and nobody is to read them here.
-    unread = {"no_answers": True, "valid_examples": 1, "eval_every": 0, "save_every": 0}
+    unread = {"no_answers": True, "val_examples": 1, "eval_every": 0, "save_every": 0}
     config = config_from_settings(SFTConfig, {"model": str(base), "device": "cpu", "smoke": smoke, **unread})
     recipe = {"base": recipe_in(base), "sft": {**config.to_dict(), "model": base.name}}
     tuned = tuned_model_folder(folder, smoke)

@@ -11,10 +11,9 @@ from cs336_alignment.expert_iteration.config import ExpertIterationConfig
 from cs336_alignment.expert_iteration.trainer import ExpertIterationTrainer
 from cs336_alignment.online.build import make_collector, make_replica, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
-from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.launch import train_and_tell
 from cs336_alignment.policy import load_tokenizer
 from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import TrainingResult, train
 
 
 def make_trainer(config: ExpertIterationConfig) -> ExpertIterationTrainer:
@@ -31,20 +30,10 @@ def make_trainer(config: ExpertIterationConfig) -> ExpertIterationTrainer:
     return ExpertIterationTrainer(config, replica, tokenizer, collector, questions, held_out, make_score(config))
 
 
-def run(config: ExpertIterationConfig, progress: bool = True) -> TrainingResult:
-    """Train in this process, alone or as one of several that run the same.
-
-    Args:
-        config: the settings; `out` names the run's folder.
-        progress: show a progress bar and messages.
-    """
-    return train(make_trainer(config), progress=progress)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The program: train as `argv` says and print how it went."""
     config = parse_config(
         ExpertIterationConfig, argv, program="expert_iteration.py",
         description="Train a policy on those of its own responses that are right.",
     )  # fmt: skip
-    run_and_tell(run, config, "expert_iteration", "scripts/expert_iteration.py")
+    train_and_tell(make_trainer, config, "expert_iteration")

@@ -11,11 +11,10 @@ from cs336_alignment.grpo.config import GRPOConfig
 from cs336_alignment.grpo.trainer import GRPOTrainer
 from cs336_alignment.online.build import make_collector, make_replica, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
-from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.launch import train_and_tell
 from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer
 from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import TrainingResult, train
 
 
 def make_trainer(config: GRPOConfig) -> GRPOTrainer:
@@ -33,20 +32,10 @@ def make_trainer(config: GRPOConfig) -> GRPOTrainer:
     return GRPOTrainer(config, replica, tokenizer, collector, questions, held_out, reference, make_score(config))
 
 
-def run(config: GRPOConfig, progress: bool = True) -> TrainingResult:
-    """Train in this process, alone or as one of several that run the same.
-
-    Args:
-        config: the settings; `out` names the run's folder.
-        progress: show a progress bar and messages.
-    """
-    return train(make_trainer(config), progress=progress)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The program: train as `argv` says and print how it went."""
     config = parse_config(
         GRPOConfig, argv, program="grpo.py",
         description="Train a policy by reinforcement learning on groups of its own responses.",
     )  # fmt: skip
-    run_and_tell(run, config, "grpo", "scripts/grpo.py")
+    train_and_tell(make_trainer, config, "grpo")

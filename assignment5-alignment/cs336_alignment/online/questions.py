@@ -67,13 +67,13 @@ def training_questions(config: "OnlineConfig") -> list[Question]:
 
 
 def held_out_questions(config: "RolloutConfig") -> list[Question]:
-    """The first `eval_examples` of `valid_data`; without it, of the default task, or none for other data.
+    """The first `eval_examples` of `val_data`; without it, of the default task, or none for other data.
 
     Raises:
         UsageError: as `read_questions`.
     """
-    if config.valid_data is not None:
-        questions = read_questions(config.valid_data, config.task, prompt_name(config))
+    if config.val_data is not None:
+        questions = read_questions(config.val_data, config.task, prompt_name(config))
     elif config.data is None:
         questions = _made("validation", config.eval_examples or _NUM_VALIDATION, config)
     else:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -11,7 +12,8 @@ from cs336_alignment.parallel.config import ParallelConfig
 from cs336_alignment.policy import resolve_model
 from cs336_alignment.rollout_log import write_rollout_page
 from cs336_alignment.rollout_log.reading import ROLLOUTS_NAME
-from cs336_alignment.training.loop import TrainingResult, tell, with_folder
+from cs336_alignment.training.loop import TrainingResult, tell, train, with_folder
+from cs336_alignment.training.trainer import Trainer
 from cs336_basics.command_line import UsageError
 from cs336_basics.device import resolve_device
 from cs336_systems.parallel_training.local_ranks import RankFailure, run_ranks
@@ -65,6 +67,24 @@ def run_and_tell(program: Program, config: ParallelConfig, name: str, script: st
     tell(result, script)
     if page is not None:
         print(f"rollouts:   {page}")
+
+
+def train_and_tell(make_trainer: Callable[[Any], Trainer], config: ParallelConfig, name: str) -> None:
+    """`run_and_tell` of a program that trains and does nothing else.
+
+    Args:
+        make_trainer: a module-level function that makes a process's trainer from the settings.
+        config: the settings.
+        name: of the script and for the run's folder.
+
+    Raises:
+        SystemExit: as `run_and_tell`.
+    """
+    run_and_tell(partial(_make_and_train, make_trainer), config, name, f"scripts/{name}.py")
+
+
+def _make_and_train(make_trainer: Callable[[Any], Trainer], config: ParallelConfig, progress: bool) -> TrainingResult:
+    return train(make_trainer(config), progress=progress)
 
 
 def _settle(config: ParallelConfig, name: str) -> ParallelConfig:

@@ -9,14 +9,13 @@ from torch import nn
 from cs336_alignment.lora import adapters_off, has_lora
 from cs336_alignment.online.build import make_collector, make_score
 from cs336_alignment.online.questions import held_out_questions, training_questions
-from cs336_alignment.parallel.launch import run_and_tell
+from cs336_alignment.parallel.launch import train_and_tell
 from cs336_alignment.parallel.replica import load_frozen
 from cs336_alignment.policy import load_tokenizer, load_trainable_policy
 from cs336_alignment.ppo.actor_critic import ACTOR_CRITIC_REPLICAS, ActorCritic
 from cs336_alignment.ppo.config import PPOConfig
 from cs336_alignment.ppo.trainer import PPOTrainer
 from cs336_alignment.training.config import parse_config
-from cs336_alignment.training.loop import TrainingResult, train
 
 
 def make_trainer(config: PPOConfig) -> PPOTrainer:
@@ -46,20 +45,10 @@ def make_frozen_reference(
     return nullcontext, load_frozen(config, config.model)
 
 
-def run(config: PPOConfig, progress: bool = True) -> TrainingResult:
-    """Train in this process, alone or as one of several that run the same.
-
-    Args:
-        config: the settings; `out` names the run's folder.
-        progress: show a progress bar and messages.
-    """
-    return train(make_trainer(config), progress=progress)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """The program: train as `argv` says and print how it went."""
     config = parse_config(
         PPOConfig, argv, program="ppo.py",
         description="Train a policy by proximal policy optimization with a learned value function.",
     )  # fmt: skip
-    run_and_tell(run, config, "ppo", "scripts/ppo.py")
+    train_and_tell(make_trainer, config, "ppo")

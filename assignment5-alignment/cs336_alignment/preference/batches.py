@@ -102,7 +102,7 @@ class PairSets:
     num_train: int
 
     @property
-    def valid_indices(self) -> Int[np.ndarray, " pairs"]:
+    def val_indices(self) -> Int[np.ndarray, " pairs"]:
         """The indices of those for validation."""
         return np.arange(self.num_train, len(self.pairs))
 
@@ -124,13 +124,13 @@ def load_pair_sets(config: PairConfig, tokenizer: PreTrainedTokenizerBase, say: 
     else:
         train = _read(config.data, config, say)
         valid = None
-    if config.valid_data is not None:
-        valid = _read(config.valid_data, config, say)
+    if config.val_data is not None:
+        valid = _read(config.val_data, config, say)
     if valid is None:
         if len(train) <= config.val_pairs:
             raise UsageError(
                 f"val_pairs is {config.val_pairs}, but {config.data} has only {len(train)} pairs; allowed is fewer, or "
-                "name other validation pairs with --valid_data"
+                "name other validation pairs with --val_data"
             )
         order = np.random.default_rng(config.seed).permutation(len(train))
         train, valid = (

@@ -24,7 +24,7 @@ class PairConfig(ParallelConfig):
         None, "preference pairs: a .jsonl or .jsonl.gz file (HH's form, messages, or prompt, chosen, rejected), or a "
         "folder of such files", type=str, shown="pairs of the arithmetic task made here",
     )  # fmt: skip
-    valid_data: str | None = setting(
+    val_data: str | None = setting(
         None, "validation pairs, in one of these forms", type=str, shown="val_pairs of the training pairs, set apart"
     )
     template: str = setting(

@@ -65,7 +65,7 @@ class PairTrainer(Trainer):
         """Every value of `pair_losses`, and "loss", for the validation pairs, in their order; on the CPU."""
         pairs, collected = self.pairs, []
         for batch in batches_by_length(
-            pairs.pairs, pairs.valid_indices, self.config.eval_batch_size, self.pad_id, self.replica
+            pairs.pairs, pairs.val_indices, self.config.eval_batch_size, self.pad_id, self.replica
         ):
             with self.autocast():
                 losses, values = self.pair_losses(batch.to(self.device))

@@ -137,7 +137,7 @@ def run(config: RewardModelConfig, progress: bool = True) -> TrainingResult:
         with evaluation_mode(trainer.replica.module):
             margins = trainer.validate()["margin"].tolist()
         if trainer.replica.writes:
-            sources = [trainer.pairs.pairs[index].source for index in trainer.pairs.valid_indices]
+            sources = [trainer.pairs.pairs[index].source for index in trainer.pairs.val_indices]
             model = load_reward_model(result.model, trainer.device, config.dtype)
             best_of = rank_samples(config, model) if config.sampler is not None and config.best_of else None
             write_reward_report(result.folder, margins, sources, best_of)
@@ -160,7 +160,7 @@ def rank_samples(config: RewardModelConfig, model: RewardModel) -> Table:
     device = model.score.weight.device
     sampler, tokenizer = load_policy(config.sampler, device, config.dtype), load_tokenizer(config.sampler)
     questions = OnlineConfig(
-        model=config.sampler, task=config.task, valid_data=config.questions, eval_examples=config.best_of_questions,
+        model=config.sampler, task=config.task, val_data=config.questions, eval_examples=config.best_of_questions,
         group_size=config.best_of, max_tokens=config.max_tokens, stop=config.stop, seed=config.seed,
     )  # fmt: skip
     score = partial(score_responses, model, load_tokenizer(config.model))

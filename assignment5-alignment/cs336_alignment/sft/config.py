@@ -24,7 +24,7 @@ class SFTConfig(RolloutConfig):
         "num_examples": 64,
         "epochs": 1.0,
         "batch_size": 16,
-        "valid_examples": 32,
+        "val_examples": 32,
         "eval_examples": 8,
         "eval_every": 2,
         "save_every": 2,
@@ -52,7 +52,7 @@ class SFTConfig(RolloutConfig):
         "normalize_constant", choices=("token", "constant"),
     )  # fmt: skip
     normalize_constant: float = setting(1.0, "divisor of each response's loss for --loss_normalization constant")
-    valid_examples: int = setting(512, "validation examples, or packed sequences, for the validation loss; 0 for all")
+    val_examples: int = setting(512, "validation examples, or packed sequences, for the validation loss; 0 for all")
 
     eval_data: str | None = setting(
         None, "held-out questions to answer in evaluations", type=str, shown="those of the default task, or none"
@@ -63,7 +63,7 @@ class SFTConfig(RolloutConfig):
         super().__post_init__()
         for name in ("seq_length", "max_length", "batch_size"):
             self.check_range(name, 1, math.inf)
-        self.check_range("valid_examples", 0, math.inf)
+        self.check_range("val_examples", 0, math.inf)
         for name in ("num_steps", "num_examples"):
             if getattr(self, name) is not None:
                 self.check_range(name, 1, math.inf)

@@ -45,16 +45,16 @@ def training_examples(config: SFTConfig, tokenizer: PreTrainedTokenizerBase, say
 
 
 def validation_examples(config: SFTConfig, tokenizer: PreTrainedTokenizerBase) -> TokenExamples | None:
-    """The examples of `valid_data`, or of the default task if the training data are; else None.
+    """The examples of `val_data`, or of the default task if the training data are; else None.
 
     Raises:
         UsageError: the file cannot be used.
     """
-    if config.valid_data is None and config.data is not None:
+    if config.val_data is None and config.data is not None:
         return None
     if config.packed:
-        return _packed(config, tokenizer, config.valid_data, "validation", shuffle=False)
-    return _masked(config, tokenizer, _records(config, config.valid_data, "validation"))
+        return _packed(config, tokenizer, config.val_data, "validation", shuffle=False)
+    return _masked(config, tokenizer, _records(config, config.val_data, "validation"))
 
 
 def evaluation_questions(config: SFTConfig) -> list[Question]:
@@ -80,7 +80,7 @@ def evaluation_questions(config: SFTConfig) -> list[Question]:
 
 def _records(config: SFTConfig, path: str | None, split: str) -> list[dict[str, str]]:
     if path is None:
-        num = config.num_examples if split == "train" else config.valid_examples or DEFAULT_NUM_VALIDATION
+        num = config.num_examples if split == "train" else config.val_examples or DEFAULT_NUM_VALIDATION
         return list(make_examples(split, num, config.seed))
     records = []
     for place, record in json_records(Path(path)):

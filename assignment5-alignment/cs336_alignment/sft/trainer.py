@@ -103,7 +103,7 @@ class SFTTrainer(Trainer):
     def _validation(self) -> dict[str, float]:
         """The mean loss and entropy over the validation examples' tokens that count, in nats."""
         # Every process measures all examples: with FSDP they must all make the same forward passes.
-        rows = np.arange(min(len(self.valid), self.config.valid_examples or len(self.valid)))
+        rows = np.arange(min(len(self.valid), self.config.val_examples or len(self.valid)))
         rows = rows[np.argsort(-self.valid.lengths(rows), kind="stable")]
         totals = {"log_probs": 0.0, "token_entropy": 0.0}
         at_once = self.config.batch_size // (self.config.gradient_accumulation_steps * self.replica.world_size)
@@ -115,8 +115,8 @@ class SFTTrainer(Trainer):
                 totals[name] += values[name].sum().item()
         num_targets = self.valid.num_targets(rows)
         return {
-            "valid_loss": -totals["log_probs"] / num_targets,
-            "valid_token_entropy": totals["token_entropy"] / num_targets,
+            "val_loss": -totals["log_probs"] / num_targets,
+            "val_token_entropy": totals["token_entropy"] / num_targets,
         }
 
     def open_records(self, folder: Path, resume_step: int | None) -> None:

@@ -57,7 +57,7 @@ class TrainingConfig(Settings):
     data: str | None = setting(
         None, "training data, a .jsonl or .jsonl.gz file", type=str, shown="the arithmetic task made here"
     )
-    valid_data: str | None = setting(
+    val_data: str | None = setting(
         None, "validation data, in the same form", type=str, shown="that of the default task, or none"
     )
     out: str | None = setting(
