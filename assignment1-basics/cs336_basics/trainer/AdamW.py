@@ -13,20 +13,21 @@ denominator of the last line by sqrt(1 - beta2^t), which spares a pass over the 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cs336_basics.command_line import UsageError
+from cs336_basics.trainer.optimizer_base import OptimizerBase
 
 # Elements updated at once on the CPU. Parameter, gradient, both moments and the scratch buffer of one block (5 MB)
 # stay in the cache through the seven passes of an update; a whole matrix would go to main memory for each pass.
 _CPU_BLOCK = 2**18
 
 
-class AdamW(torch.optim.Optimizer):
+class AdamW(OptimizerBase):
     """The optimizer of the module's formulas; equal to `torch.optim.AdamW` up to rounding.
 
     Moments are fp32 (fp64 for fp64 parameters) even when parameters are bf16 or fp16: such a parameter is updated in
@@ -69,33 +70,22 @@ class AdamW(torch.optim.Optimizer):
             raise UsageError(f"AdamW: betas must be two numbers in [0, 1), got {betas}")
         super().add_param_group(param_group)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: recomputes the loss and the gradients, and returns the loss.
+    def _update_group(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update the parameters of one group.
 
         Raises:
             RuntimeError: a gradient is sparse.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if any(parameter.grad.is_sparse for parameter in parameters):
-                raise RuntimeError("AdamW does not support sparse gradients; use a dense embedding")
-            for parameter in parameters:
-                self._advance(parameter)
-            on_gpu = [p for p in parameters if p.device.type == "cuda" and p.dtype == torch.float32 == p.grad.dtype]
-            self._update_together(on_gpu, group)
-            together = set(map(id, on_gpu))
-            for parameter in parameters:
-                if id(parameter) not in together:
-                    self._update_one(parameter, group)
-        return loss
+        if any(parameter.grad.is_sparse for parameter in parameters):
+            raise RuntimeError("AdamW does not support sparse gradients; use a dense embedding")
+        for parameter in parameters:
+            self._advance(parameter)
+        on_gpu = [p for p in parameters if p.device.type == "cuda" and p.dtype == torch.float32 == p.grad.dtype]
+        self._update_together(on_gpu, group)
+        together = set(map(id, on_gpu))
+        for parameter in parameters:
+            if id(parameter) not in together:
+                self._update_one(parameter, group)
 
     def _advance(self, parameter: Tensor) -> None:
         """Count a step; the first one makes the moments."""
@@ -136,19 +126,6 @@ class AdamW(torch.optim.Optimizer):
             denominator = torch._foreach_sqrt(second)
             torch._foreach_add_(denominator, group["eps"] * correction)
             torch._foreach_addcdiv_(same, first, denominator, -lr * correction / (1 - beta1**step))
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore settings and moments, moving them to the parameters' devices.
-
-        torch's own version would cast the moments of bf16 parameters to bf16; they keep their type here.
-        """
-        super().load_state_dict(state_dict)
-        saved = (index for group in state_dict["param_groups"] for index in group["params"])
-        for group in self.param_groups:
-            for parameter, index in zip(group["params"], saved, strict=False):
-                for name, value in state_dict["state"].get(index, {}).items():
-                    if isinstance(value, Tensor) and value.dtype != self.state[parameter][name].dtype:
-                        self.state[parameter][name] = value.to(device=parameter.device, copy=True)
 
 
 def _update_block(

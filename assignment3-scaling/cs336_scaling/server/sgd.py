@@ -7,13 +7,15 @@ Sutskever et al. 2013, equations 1 and 2, with the learning rate outside of the 
     p <- p - a * v
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from cs336_basics.trainer.optimizer_base import OptimizerBase
 
 
-class SGD(torch.optim.Optimizer):
+class SGD(OptimizerBase):
     """The optimizer of the module's formulas; equal to `torch.optim.SGD` up to rounding.
 
     Args:
@@ -25,26 +27,12 @@ class SGD(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: recomputes the loss and the gradients, and returns the loss.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                direction = parameter.grad + group["weight_decay"] * parameter
-                if group["momentum"]:
-                    state = self.state[parameter]
-                    if not state:
-                        state["velocity"] = torch.zeros_like(parameter)
-                    direction = state["velocity"].mul_(group["momentum"]).add_(direction)
-                parameter.sub_(group["lr"] * direction)
-        return loss
+    def _update_group(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            direction = parameter.grad + group["weight_decay"] * parameter
+            if group["momentum"]:
+                state = self.state[parameter]
+                if not state:
+                    state["velocity"] = torch.zeros_like(parameter)
+                direction = state["velocity"].mul_(group["momentum"]).add_(direction)
+            parameter.sub_(group["lr"] * direction)

@@ -7,16 +7,17 @@ It keeps one moment where Adam keeps two, which is why it is the usual choice fo
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cs336_basics.command_line import UsageError
+from cs336_basics.trainer.optimizer_base import OptimizerBase
 
 
-class RMSprop(torch.optim.Optimizer):
+class RMSprop(OptimizerBase):
     """The optimizer of the module's formulas; equal to `torch.optim.RMSprop` without momentum, up to rounding.
 
     The mean of squares is fp32 even when parameters are bf16 or fp16: such a parameter is updated in fp32 and rounded
@@ -46,22 +47,9 @@ class RMSprop(torch.optim.Optimizer):
             raise UsageError(f"RMSprop: alpha must be in [0, 1), got {alpha}")
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: recomputes the loss and the gradients, and returns the loss.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
+    def _update_group(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            self._update(parameter, group)
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         wide, state = torch.promote_types(parameter.dtype, torch.float32), self.state[parameter]
@@ -73,16 +61,3 @@ class RMSprop(torch.optim.Optimizer):
         value.addcdiv_(gradient, mean_square.sqrt().add_(group["eps"]), value=-group["lr"])
         if value is not parameter:
             parameter.copy_(value)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore settings and means of squares, moving them to the parameters' devices.
-
-        torch's own version would cast the means of bf16 parameters to bf16; they keep their type here.
-        """
-        super().load_state_dict(state_dict)
-        saved = (index for group in state_dict["param_groups"] for index in group["params"])
-        parameters = (parameter for group in self.param_groups for parameter in group["params"])
-        for parameter, index in zip(parameters, saved, strict=True):
-            if index in state_dict["state"]:
-                mean_square = state_dict["state"][index]["square_avg"]
-                self.state[parameter]["square_avg"] = mean_square.to(device=parameter.device, copy=True)
